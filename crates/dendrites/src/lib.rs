@@ -1,0 +1,1 @@
+//! Dendrite sets on ONNX graphs: sites, plans, insertion, candidates, export; no runtime in it.

@@ -1,0 +1,7 @@
+//! The protobuf messages of ONNX, generated from `proto/onnx-ml.proto` (see `tests/proto_is_current.rs`).
+//! Byte fields are [`bytes::Bytes`]: decoding from a memory map copies no tensor.
+
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+mod generated;
+
+pub use generated::*;

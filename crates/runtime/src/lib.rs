@@ -1,0 +1,1 @@
+//! Everything about ONNX Runtime: the library, devices, sessions, bindings, shape inference.

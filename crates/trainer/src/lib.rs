@@ -1,0 +1,1 @@
+//! Data, phases, controller, metrics, checkpoints and the run folder.
