@@ -11,7 +11,8 @@ use crate::{
     error::{Error, Result},
     model::Model,
     proto::{
-        FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+        FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto,
+        ValueInfoProto,
         tensor_shape_proto::{Dimension, dimension},
         type_proto,
     },
@@ -129,7 +130,8 @@ impl Graph {
         let Some(source) = &proto.graph else {
             return Err(Error::Graph { graph: String::new(), reason: "the model has no graph".to_owned() });
         };
-        let mut graph = Graph { name: source.name().to_owned(), functions: proto.functions.clone(), ..Default::default() };
+        let mut graph =
+            Graph { name: source.name().to_owned(), functions: proto.functions.clone(), ..Default::default() };
         for opset in &proto.opset_import {
             graph.opsets.insert(standard_domain(opset.domain()).to_owned(), opset.version());
         }
@@ -540,10 +542,7 @@ impl Graph {
             opset_import: self
                 .opsets
                 .iter()
-                .map(|(domain, version)| OperatorSetIdProto {
-                    domain: Some(domain.clone()),
-                    version: Some(*version),
-                })
+                .map(|(domain, version)| OperatorSetIdProto { domain: Some(domain.clone()), version: Some(*version) })
                 .collect(),
             graph: Some(graph),
             functions: self.functions.clone(),

@@ -26,3 +26,6 @@ pub use model::Model;
 pub use patch::Patch;
 pub use shape::{Dim, Shape};
 pub use tensor::{ElementType, Tensor};
+
+/// The opset of working copies: the highest that the pinned ONNX Runtime and tract both run.
+pub const WORKING_OPSET: i64 = 26;

@@ -49,9 +49,32 @@ impl ElementType {
     pub fn from_code(code: i32) -> Option<Self> {
         use ElementType::*;
         const ALL: [ElementType; 26] = [
-            Float, Uint8, Int8, Uint16, Int16, Int32, Int64, String, Bool, Float16, Double, Uint32, Uint64, Complex64,
-            Complex128, Bfloat16, Float8E4M3Fn, Float8E4M3Fnuz, Float8E5M2, Float8E5M2Fnuz, Uint4, Int4, Float4E2M1,
-            Float8E8M0, Uint2, Int2,
+            Float,
+            Uint8,
+            Int8,
+            Uint16,
+            Int16,
+            Int32,
+            Int64,
+            String,
+            Bool,
+            Float16,
+            Double,
+            Uint32,
+            Uint64,
+            Complex64,
+            Complex128,
+            Bfloat16,
+            Float8E4M3Fn,
+            Float8E4M3Fnuz,
+            Float8E5M2,
+            Float8E5M2Fnuz,
+            Uint4,
+            Int4,
+            Float4E2M1,
+            Float8E8M0,
+            Uint2,
+            Int2,
         ];
         ALL.into_iter().find(|t| *t as i32 == code)
     }
@@ -245,8 +268,11 @@ impl Tensor {
 
     /// The same elements under another shape of equal size.
     pub fn reshaped(&self, shape: &[usize]) -> Option<Self> {
-        (element_count(shape)? == self.len())
-            .then(|| Tensor { element_type: self.element_type, shape: shape.to_vec(), data: self.data.clone() })
+        (element_count(shape)? == self.len()).then(|| Tensor {
+            element_type: self.element_type,
+            shape: shape.to_vec(),
+            data: self.data.clone(),
+        })
     }
 
     /// The elements as float32, if the type is a float or an integer of at least 8 bits.
@@ -291,8 +317,7 @@ impl Tensor {
     pub fn from_proto(proto: &TensorProto) -> Result<Self> {
         let fail = |reason: String| Error::Tensor { name: proto.name().to_owned(), reason };
         let code = proto.data_type.unwrap_or(0);
-        let element_type =
-            ElementType::from_code(code).ok_or_else(|| fail(format!("unknown element type {code}")))?;
+        let element_type = ElementType::from_code(code).ok_or_else(|| fail(format!("unknown element type {code}")))?;
         let shape = proto
             .dims
             .iter()
