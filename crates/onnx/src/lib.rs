@@ -10,6 +10,7 @@
 //! to the file by name.
 
 pub mod attributes;
+pub mod batch;
 pub mod error;
 pub mod graph;
 pub mod model;
@@ -18,6 +19,7 @@ pub mod patch;
 pub mod proto;
 pub mod shape;
 pub mod tensor;
+pub mod upgrade;
 
 pub use attributes::Attributes;
 pub use error::{Error, Result};
