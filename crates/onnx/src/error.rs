@@ -51,6 +51,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A tensor's bytes outside the model file cannot be had.
+    #[error("tensor '{name}': external data '{location}': {reason}")]
+    External {
+        /// The tensor's name in the file.
+        name: String,
+        /// The file its message names.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What the user can do.
+        hint: String,
+    },
     /// The model is valid but asks for something this tool does not do.
     #[error("{what}")]
     Unsupported {
@@ -70,7 +82,7 @@ impl Error {
             Error::Tensor { .. } | Error::Node { .. } | Error::Graph { .. } => {
                 Some("`dendrite check` lists every finding in the file")
             }
-            Error::Unsupported { hint, .. } => Some(hint),
+            Error::External { hint, .. } | Error::Unsupported { hint, .. } => Some(hint),
             _ => None,
         }
     }

@@ -12,14 +12,18 @@
 pub mod attributes;
 pub mod batch;
 pub mod error;
+pub mod external;
 pub mod graph;
+mod map;
 pub mod model;
 pub mod ops;
 pub mod patch;
 pub mod proto;
 pub mod shape;
+pub mod survey;
 pub mod tensor;
 pub mod upgrade;
+mod wire;
 
 pub use attributes::Attributes;
 pub use error::{Error, Result};
