@@ -63,6 +63,14 @@ pub enum Error {
         /// What the user can do.
         hint: String,
     },
+    /// An edit does not fit the model.
+    #[error("the model cannot be edited: {reason}")]
+    Edit {
+        /// What does not fit.
+        reason: String,
+        /// What the caller can do.
+        hint: String,
+    },
     /// The model is valid but asks for something this tool does not do.
     #[error("{what}")]
     Unsupported {
@@ -82,7 +90,7 @@ impl Error {
             Error::Tensor { .. } | Error::Node { .. } | Error::Graph { .. } => {
                 Some("`dendrite check` lists every finding in the file")
             }
-            Error::External { hint, .. } | Error::Unsupported { hint, .. } => Some(hint),
+            Error::External { hint, .. } | Error::Edit { hint, .. } | Error::Unsupported { hint, .. } => Some(hint),
             _ => None,
         }
     }

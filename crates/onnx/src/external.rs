@@ -90,7 +90,7 @@ impl ExternalData {
     /// The bytes of an external tensor.
     pub(crate) fn bytes(&self, tensor: &TensorProto) -> Result<Bytes> {
         let reference = reference(tensor)?;
-        let file = self.file(tensor, &reference.location)?;
+        let (_, file) = self.file(tensor, &reference.location)?;
         let fail = |reason: String| Error::External {
             name: tensor.name().to_owned(),
             location: reference.location.display().to_string(),
@@ -109,10 +109,11 @@ impl ExternalData {
         Ok(file.slice(reference.offset as usize..end as usize))
     }
 
-    fn file(&self, tensor: &TensorProto, location: &Path) -> Result<Bytes> {
+    /// The file at `location`, to which `tensor` refers, and its contents.
+    pub(crate) fn file(&self, tensor: &TensorProto, location: &Path) -> Result<(PathBuf, Bytes)> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bytes) = files.get(location) {
-            return Ok(bytes.clone());
+            return Ok((self.folder.join(location), bytes.clone()));
         }
         let path = contained(&self.folder, location).map_err(|problem| match problem {
             Problem::Io(path, source) => Error::External {
@@ -135,7 +136,7 @@ impl ExternalData {
             .and_then(|file| map::map(&file))
             .map_err(|source| Error::Io { path: path.clone(), source })?;
         files.insert(location.to_owned(), bytes.clone());
-        Ok(bytes)
+        Ok((path, bytes))
     }
 }
 

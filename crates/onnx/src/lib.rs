@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod batch;
 pub mod error;
 pub mod external;
+pub mod file;
 pub mod graph;
 mod map;
 pub mod model;

@@ -162,23 +162,26 @@ impl Model {
                 Some(location) => Err(fail(format!("unknown data location {location}"))),
             };
         }
-        let external = self.external.as_ref().ok_or_else(|| Error::External {
-            name: proto.name().to_owned(),
-            location: proto
-                .external_data
-                .iter()
-                .find(|e| e.key() == "location")
-                .map(|e| e.value())
-                .unwrap_or("")
-                .into(),
-            reason: "the model was read from memory, so there is no folder to look in".to_owned(),
-            hint: "open the model from its file".to_owned(),
-        })?;
         if proto.data_type == Some(crate::tensor::ElementType::String as i32) {
             return Err(fail("strings cannot be external data".to_owned()));
         }
-        let bytes = external.bytes(proto)?;
+        let bytes = self.external(proto)?.bytes(proto)?;
         Tensor::from_proto(&TensorProto { raw_data: Some(bytes), data_location: None, ..proto.clone() })
+    }
+
+    /// The external file at `location`, to which `tensor` refers: its path and contents.
+    pub(crate) fn external_file(&self, tensor: &TensorProto, location: &Path) -> Result<(PathBuf, Bytes)> {
+        self.external(tensor)?.file(tensor, location)
+    }
+
+    fn external(&self, tensor: &TensorProto) -> Result<&ExternalData> {
+        let location = || tensor.external_data.iter().find(|e| e.key() == "location").map(|e| e.value().to_owned());
+        self.external.as_deref().ok_or_else(|| Error::External {
+            name: tensor.name().to_owned(),
+            location: location().unwrap_or_default(),
+            reason: "the model was read from memory, so there is no folder to look in".to_owned(),
+            hint: "open the model from its file".to_owned(),
+        })
     }
 
     /// The initializers of the main graph by name.
