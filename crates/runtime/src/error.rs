@@ -1,0 +1,101 @@
+//! What can go wrong between a model and ONNX Runtime, and what the user can do about it.
+
+use std::path::PathBuf;
+
+/// The result of an operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error about the library, a session or a run. [`Error::hint`] gives the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The library was not found and could not be fetched.
+    #[error("ONNX Runtime {version} was not found and could not be installed: {reason}")]
+    Install {
+        /// The version wanted.
+        version: &'static str,
+        /// What failed.
+        reason: String,
+    },
+    /// A path named by the user does not hold the library.
+    #[error("{path}: {reason}")]
+    Library {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The operating system refused a file.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The device asked for is not there.
+    #[error("{device} cannot be used: {reason}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What ONNX Runtime said.
+        reason: String,
+    },
+    /// ONNX Runtime did not accept the model.
+    #[error("ONNX Runtime does not load the model: {reason}")]
+    Load {
+        /// What it said.
+        reason: String,
+    },
+    /// A tensor given or asked for does not fit the model.
+    #[error("'{name}': {reason}")]
+    Port {
+        /// The input or output.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A run failed.
+    #[error("ONNX Runtime failed: {reason}")]
+    Run {
+        /// What it said.
+        reason: String,
+    },
+    /// A run was ended from outside.
+    #[error("interrupted")]
+    Interrupted,
+    /// The graph or a tensor in it is at fault.
+    #[error(transparent)]
+    Model(#[from] dendrite_onnx::Error),
+}
+
+impl Error {
+    /// The remedy, where one is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Install { .. } => Some(
+                "set ORT_DYLIB_PATH to the library, or run `dendrite runtime install` with a connection, or `pip install \
+                 onnxruntime==1.31.1`",
+            ),
+            Error::Library { .. } => Some(
+                "set ORT_DYLIB_PATH to libonnxruntime (.so, .dylib or .dll) of 1.24 or newer, or unset it to use the one \
+                 that `dendrite runtime install` fetches",
+            ),
+            Error::Device { .. } => Some(
+                "`dendrite runtime install --gpu` fetches the library with CUDA; it needs a driver, CUDA 13 and cuDNN 9 on \
+                 the library path; `--device cpu` runs anywhere",
+            ),
+            Error::Load { .. } => Some("`dendrite check` lists every finding in the file"),
+            Error::Model(e) => e.hint(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn run(error: impl std::fmt::Display) -> Self {
+        Error::Run { reason: error.to_string() }
+    }
+
+    pub(crate) fn port(name: &str, reason: impl Into<String>) -> Self {
+        Error::Port { name: name.to_owned(), reason: reason.into() }
+    }
+}
