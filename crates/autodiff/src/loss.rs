@@ -1,0 +1,205 @@
+//! Losses as graphs: one number a sample, and their weighted mean.
+
+use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, ValueId, WORKING_OPSET};
+
+use crate::{
+    error::{Error, Result},
+    expr::{Builder, V},
+};
+
+/// The smallest sum of weights that the mean divides by, so that a batch of padding alone has the loss 0.
+const TINY: f64 = 1e-12;
+
+/// What is minimised.
+#[derive(Debug, Clone)]
+pub enum Loss {
+    /// Cross-entropy of logits [N, C] or [N, C, d..] over axis 1.
+    CrossEntropy {
+        /// Targets are probabilities of the prediction's shape; else class numbers in 0..C, int64 [N] or [N, d..].
+        soft: bool,
+    },
+    /// Binary cross-entropy of logits; targets are probabilities of the prediction's shape.
+    Bce,
+    /// The squared difference.
+    Mse,
+    /// The absolute difference.
+    L1,
+    /// Quadratic up to a difference of `delta`, linear beyond: r^2 / 2 or delta * (|r| - delta / 2).
+    Huber {
+        /// Where the quadratic part ends.
+        delta: f64,
+    },
+    /// A graph of one's own with the inputs `prediction` and `target` (or the first two) and as its first output one number a
+    /// sample, [N], or one in all. Rows that only pad a batch cannot be masked out of a single number.
+    Graph(Box<Model>),
+}
+
+/// The values that [`attach`] adds to a graph.
+#[derive(Debug, Clone, Copy)]
+pub struct LossValues {
+    /// The targets: a new input.
+    pub target: ValueId,
+    /// The weight of each sample, float32 [N]: a new input. 0 for rows that only pad the batch.
+    pub weight: ValueId,
+    /// The loss of each sample, float32 [N], the mean over all other axes.
+    pub per_sample: ValueId,
+    /// The weighted mean, a scalar: sum(weight * per_sample) / sum(weight).
+    pub mean: ValueId,
+}
+
+/// Add a loss of `prediction`, whose first axis is the batch, to a graph. Its shape's rank must be known.
+pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<LossValues> {
+    let value = graph.value(prediction);
+    let name = value.name.clone();
+    let Some(shape) = value.shape.clone().filter(|s| s.rank() > 0) else {
+        return Err(Error::invalid(
+            format!("prediction '{name}' has no batch axis"),
+            "run shape inference on the graph, and choose an output with one row for each sample",
+        ));
+    };
+    let float = value.element_type.unwrap_or(ElementType::Float);
+    if !float.is_float() {
+        return Err(Error::invalid(
+            format!("prediction '{name}' is {float}, not a float"),
+            "choose the output of scores or probabilities instead of the chosen class",
+        ));
+    }
+    if matches!(loss, Loss::CrossEntropy { .. }) && shape.rank() < 2 {
+        return Err(Error::invalid(
+            format!("prediction '{name}' of shape {shape} has no axis of classes"),
+            "choose the output of logits, or binary cross-entropy",
+        ));
+    }
+    let rows = Shape(vec![shape.0[0].clone()]);
+    let (target_type, target_shape) = match loss {
+        Loss::CrossEntropy { soft: false } => {
+            let dims = shape.0.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, d)| d.clone());
+            (ElementType::Int64, Shape(dims.collect()))
+        }
+        Loss::Graph(model) => graph_target(model, &shape)?,
+        _ => (ElementType::Float, shape.clone()),
+    };
+    let target = graph.add_input("target", target_type, target_shape);
+    let weight = graph.add_input("weight", ElementType::Float, rows);
+    let inlined = match loss {
+        Loss::Graph(model) => Some(inline(graph, model, prediction, target)?),
+        _ => None,
+    };
+    Builder::scope(graph, "loss", |b| {
+        let (p, t, w) = (b.value(prediction).cast(ElementType::Float), b.value(target), b.value(weight));
+        let elements = match loss {
+            Loss::CrossEntropy { soft } => cross_entropy(p, t, *soft, &shape),
+            Loss::Bce => p.unary("Softplus") - p * t,
+            Loss::Mse => squared(p - t),
+            Loss::L1 => (p - t).abs(),
+            Loss::Huber { delta } => huber(p - t, *delta),
+            Loss::Graph(_) => inlined.map_or(p, |v| b.value(v)).cast(ElementType::Float),
+        };
+        let per_sample = match elements.rank() {
+            Some(0) | None => elements.expand_like(w),
+            Some(rank) => elements.mean(&(1..rank).collect::<Vec<_>>(), false),
+        };
+        let least = b.scalar(ElementType::Float, TINY);
+        let total = w.sum(&[0], false).binary("Max", least);
+        let mean = (w * per_sample).sum(&[0], false) / total;
+        Ok(LossValues { target, weight, per_sample: per_sample.id(), mean: mean.id() })
+    })
+}
+
+fn squared(r: V<'_>) -> V<'_> {
+    r * r
+}
+
+/// With r cut to +-delta as c: c * (r - c / 2).
+fn huber(r: V<'_>, delta: f64) -> V<'_> {
+    let cut = r.builder().node(
+        "Clip",
+        &[r, r.scalar(-delta), r.scalar(delta)],
+        Attributes::new(),
+        r.element_type(),
+        r.shape(),
+    );
+    cut * (r - cut * 0.5)
+}
+
+/// [N, C, d..] and targets to [N, d..].
+fn cross_entropy<'b>(p: V<'b>, t: V<'b>, soft: bool, shape: &Shape) -> V<'b> {
+    let b = p.builder();
+    let axis = || Attributes::new().with("axis", 1i64);
+    let log_p = b.node("LogSoftmax", &[p], axis(), ElementType::Float, Some(shape.clone()));
+    let expected = if soft {
+        t
+    } else {
+        let off_on = b.floats(ElementType::Float, &[2], &[0.0, 1.0]);
+        b.node("OneHot", &[t, p.dim(1), off_on], axis(), ElementType::Float, Some(shape.clone()))
+    };
+    -(expected * log_p).sum(&[1], false)
+}
+
+fn graph_target(model: &Model, prediction: &Shape) -> Result<(ElementType, Shape)> {
+    let loss = Graph::from_model(model)?;
+    let value = loss.value(loss_input(&loss, "target", 1)?);
+    let float = value.element_type.unwrap_or(ElementType::Float);
+    let mut shape = value.shape.clone().unwrap_or_else(|| prediction.clone());
+    if let Some(batch) = shape.0.first_mut() {
+        *batch = prediction.0.first().cloned().unwrap_or(Dim::Unknown);
+    }
+    Ok((float, shape))
+}
+
+fn loss_input(loss: &Graph, name: &str, place: usize) -> Result<ValueId> {
+    let named = loss.inputs.iter().find(|v| loss.name_of(**v) == name);
+    named.or(loss.inputs.get(place)).copied().ok_or_else(|| {
+        Error::invalid("the loss graph has fewer than two inputs", "give it the inputs 'prediction' and 'target'")
+    })
+}
+
+/// Copy a loss graph's nodes and constants, its inputs replaced.
+fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId) -> Result<ValueId> {
+    let loss = Graph::from_model(model)?;
+    let version = loss.opsets.get("").copied().unwrap_or(0);
+    if version != WORKING_OPSET || !loss.functions.is_empty() {
+        return Err(Error::invalid(
+            format!(
+                "the loss graph is at opset {version} or has functions of its own; opset {WORKING_OPSET} is needed"
+            ),
+            "export the loss as plain operators and upgrade it to that opset",
+        ));
+    }
+    let mut places = std::collections::HashMap::from([
+        (loss_input(&loss, "prediction", 0)?, prediction),
+        (loss_input(&loss, "target", 1)?, target),
+    ]);
+    for (id, value) in loss.values() {
+        if places.contains_key(&id) {
+            continue;
+        }
+        let new = graph.add_value(&format!("loss/{}", value.name));
+        graph.set_type(new, value.element_type, value.shape.clone());
+        if let Some(tensor) = &value.constant {
+            graph.set_constant(new, tensor.clone());
+        }
+        places.insert(id, new);
+    }
+    let renamed = |ids: &[Option<ValueId>]| ids.iter().map(|v| v.and_then(|v| places.get(&v).copied())).collect();
+    for id in loss.topological_order()? {
+        let mut node = loss.node(id).clone();
+        if node.attributes.graphs().next().is_some() {
+            return Err(Error::invalid(
+                format!("node '{}' ({}) of the loss graph has a sub-graph", node.name, node.op),
+                "write the loss without If, Loop and Scan",
+            ));
+        }
+        (node.inputs, node.outputs) = (renamed(&node.inputs), renamed(&node.outputs));
+        node.name = format!("loss/{}", node.name);
+        graph.push(node);
+    }
+    let output = loss.outputs.first().ok_or_else(|| Error::invalid("the loss graph has no output", "give it one"))?;
+    if loss.value(*output).shape.as_ref().is_none_or(|s| s.rank() > 1) {
+        return Err(Error::invalid(
+            format!("the loss graph's output '{}' is declared neither as [N] nor as a scalar", loss.name_of(*output)),
+            "reduce it to one number for each sample, and declare its shape",
+        ));
+    }
+    places.get(output).copied().ok_or_else(|| Error::invalid("the loss graph's output is missing", "name its output"))
+}

@@ -1,0 +1,134 @@
+//! Gathers and scatters.
+
+use dendrite_onnx::{Attributes, Dim, ElementType, Shape};
+
+use super::{Answer, Ctx, movement, rules};
+use crate::{
+    error::Result,
+    expr::{Size, V},
+};
+
+rules! { RULES, exact, (c, dy, y);
+    "Gather"(x, at) => [gather(c, dy, x, at)?, Answer::Zero];
+    "GatherElements"(x, at) => [scatter_elements(c.zeros_like(x)?, at, dy, c.int("axis", 0), "add"), Answer::Zero];
+    "GatherND"(x, at) => [gather_nd(c, dy, x, at)?, Answer::Zero];
+    "ScatterElements"(x, at, u) => [overwritten(c, dy, u)?, Answer::Zero, additive(c, picked(c, "GatherElements", dy, u))?];
+    "ScatterND"(x, at, u) => [overwritten(c, dy, u)?, Answer::Zero, additive(c, picked(c, "GatherND", dy, u))?];
+    "TopK"(x) => [scatter_elements(c.zeros_like(x)?, c.y(1)?, dy, c.int("axis", -1), "none"), Answer::Zero];
+    "MaxUnpool"(x, at) => [gather_elements(dy.flat(), at.flat(), 0).reshape_like(x), Answer::Zero, Answer::Zero];
+    // Each value is chosen as often as it occurs: the first off, the second on.
+    "OneHot"(at, depth, values) => [Answer::Zero, Answer::Zero, one_hot_values(c, dy, at, depth)?];
+}
+
+/// `data` with `updates` put, or added, where `indices` point along `axis`.
+pub(super) fn scatter_elements<'b>(data: V<'b>, indices: V<'b>, updates: V<'b>, axis: i64, how: &str) -> V<'b> {
+    let mut attributes = Attributes::new().with("axis", axis);
+    if how != "none" {
+        attributes.set("reduction", how);
+    }
+    data.builder().node("ScatterElements", &[data, indices, updates], attributes, data.element_type(), data.shape())
+}
+
+pub(super) fn gather_elements<'b>(data: V<'b>, indices: V<'b>, axis: i64) -> V<'b> {
+    let attributes = Attributes::new().with("axis", axis);
+    data.builder().node("GatherElements", &[data, indices], attributes, data.element_type(), indices.shape())
+}
+
+fn scatter_nd<'b>(data: V<'b>, indices: V<'b>, updates: V<'b>) -> V<'b> {
+    let attributes = Attributes::new().with("reduction", "add");
+    data.builder().node("ScatterND", &[data, indices, updates], attributes, data.element_type(), data.shape())
+}
+
+/// The gradient of any operator that only picks elements of its first input: the operator applied to the elements'
+/// positions says where each element of dy belongs.
+pub(super) fn selected<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {
+    let mut inputs: Vec<Option<V<'b>>> = (0..c.node.inputs.len()).map(|i| c.opt(i)).collect();
+    inputs[0] = Some(movement::positions(c, x)?);
+    if c.node.is("Pad") && inputs.len() > 2 {
+        inputs[2] = None;
+    }
+    let from = c.again(&inputs, ElementType::Int64, c.y(0)?.shape()).flat();
+    Ok(scatter_elements(c.zeros_like(x)?.flat(), from, dy.flat(), 0, "add").reshape_like(x))
+}
+
+/// One constant index: zeros around dy. Else dy is added where its slices came from.
+fn gather<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, at: V<'b>) -> Result<V<'b>> {
+    let rank = c.rank(x)?;
+    let axis = c.axis("axis", 0, rank)?;
+    if let (Some(index), Some(size)) = (at.as_scalar(), x.known_dim(axis)) {
+        let index = if index < 0.0 { index as i64 + size as i64 } else { index as i64 };
+        let dy = if at.rank() == Some(0) { dy.unsqueeze(&[axis]) } else { dy };
+        let mut pads = vec![0i64; 2 * rank];
+        pads[axis] = index;
+        pads[rank + axis] = size as i64 - 1 - index;
+        if at.rank().is_some_and(|r| r <= 1) && index >= 0 && index < size as i64 {
+            return Ok(dy.pad(&pads));
+        }
+    }
+    let places = c.rank(at)?;
+    // The gathered axis first, as ScatterND wants it.
+    let front: Vec<usize> = std::iter::once(axis).chain((0..rank).filter(|a| *a != axis)).collect();
+    let back: Vec<usize> = (1..=axis).chain([0]).chain(axis + 1..rank).collect();
+    let dy_front: Vec<usize> = (axis..axis + places).chain(0..axis).chain(axis + places..places + rank - 1).collect();
+    let shape = x.shape().map(|s| front.iter().map(|a| s.0[*a].clone()).collect()).map(Shape);
+    let sizes: Vec<Size<'b>> = front.iter().map(|a| Size::Of(x, *a)).collect();
+    let zeros = c.b.filled(x.element_type(), &sizes, 0.0);
+    let result = scatter_nd(zeros, at.unsqueeze(&[places]), dy.transpose(&dy_front));
+    c.b.graph_mut().set_type(result.id(), Some(x.element_type()), shape);
+    Ok(result.transpose(&back))
+}
+
+fn gather_nd<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, at: V<'b>) -> Result<V<'b>> {
+    if c.int("batch_dims", 0) != 0 {
+        return selected(c, dy, x);
+    }
+    Ok(scatter_nd(c.zeros_like(x)?, at, dy))
+}
+
+/// What remains of dy where updates replaced the data.
+fn overwritten<'b>(c: &Ctx<'b>, dy: V<'b>, updates: V<'b>) -> Result<V<'b>> {
+    match c.node.attributes.str("reduction", "none") {
+        "add" => Ok(dy),
+        "none" => {
+            let zeros = c.zeros_like(updates)?;
+            Ok(c.again(&[Some(dy), c.opt(1), Some(zeros)], dy.element_type(), dy.shape()))
+        }
+        other => Err(no_reduction(c, other)),
+    }
+}
+
+fn additive<'b>(c: &Ctx<'b>, gradient: V<'b>) -> Result<V<'b>> {
+    match c.node.attributes.str("reduction", "none") {
+        "add" | "none" => Ok(gradient),
+        other => Err(no_reduction(c, other)),
+    }
+}
+
+fn no_reduction(c: &Ctx<'_>, how: &str) -> crate::Error {
+    c.stop(
+        format!("the gradient of reduction '{how}' is not implemented"),
+        "use 'none' or 'add', or freeze what comes before",
+    )
+}
+
+/// The elements of dy at the places of the updates.
+fn picked<'b>(c: &Ctx<'b>, op: &str, dy: V<'b>, updates: V<'b>) -> V<'b> {
+    let attributes = match c.node.attributes.opt_int("axis") {
+        Some(axis) => Attributes::new().with("axis", axis),
+        None => Attributes::new(),
+    };
+    let inputs = [Some(dy.id()), c.node.input(1)];
+    c.b.node_with_gaps(op, &inputs, attributes, dy.element_type(), updates.shape())
+}
+
+fn one_hot_values<'b>(c: &Ctx<'b>, dy: V<'b>, at: V<'b>, depth: V<'b>) -> Result<V<'b>> {
+    let float = dy.element_type();
+    let off_on = c.b.floats(float, &[2], &[0.0, 1.0]);
+    let on = c.again(&[Some(at), Some(depth), Some(off_on)], float, dy.shape());
+    let axes: Vec<usize> = (0..c.rank(dy)?).collect();
+    let total = |v: V<'b>| v.sum(&axes, false).reshape(&[Size::Is(1)]);
+    let (lit, all) = (total(dy * on), total(dy));
+    let both = c.b.concat(&[all - lit, lit], 0);
+    c.b.graph_mut().set_type(both.id(), Some(float), Some(Shape(vec![Dim::Known(2)])));
+    Ok(both)
+}
