@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use dendrite_onnx::{Dim, ElementType, Shape, Tensor, proto::TensorProto};
 use ort::{
+    AsPointer,
     memory::{AllocationDevice, Allocator},
     value::{DynTensor, TensorElementType, ValueType},
 };
@@ -62,7 +63,29 @@ pub(crate) fn port_type(ty: &ValueType) -> (Option<ElementType>, Option<Shape>) 
     (element_type(*ty), Some(Shape(dims.collect())))
 }
 
-/// An uninitialised-to-zero tensor of ONNX Runtime's own in the allocator's memory.
+/// Whether output `index` of a session has a known rank. `ort` reports none and rank 0 alike.
+pub(crate) fn output_has_shape(session: &ort::session::Session, index: usize) -> Result<bool> {
+    let api = ort::api();
+    let mut info = std::ptr::null_mut();
+    // SAFETY: the session is alive and `index` is one of its outputs; on success `info` is a type that is ours to release.
+    let status = unsafe { (api.SessionGetOutputTypeInfo)(session.ptr(), index, &mut info) };
+    // SAFETY: the status comes from the call above and is used once.
+    unsafe { ort::Error::result_from_status(status) }.map_err(Error::run)?;
+    let mut tensor = std::ptr::null();
+    // SAFETY: `info` is a valid type; `tensor` becomes a part of it, or null where it is no tensor's.
+    let status = unsafe { (api.CastTypeInfoToTensorInfo)(info, &mut tensor) };
+    // SAFETY: as above.
+    let cast = unsafe { ort::Error::result_from_status(status) }.map_err(Error::run);
+    // SAFETY: `tensor` is checked, and `info`, whose part it is, is released after its last use.
+    let known = unsafe {
+        let known = cast.is_ok() && !tensor.is_null() && (api.TensorTypeAndShape_HasShape)(tensor);
+        (api.ReleaseTypeInfo)(info);
+        known
+    };
+    cast.map(|()| known)
+}
+
+/// A tensor in the allocator's memory; zeros where that is the host's.
 pub(crate) fn allocate(allocator: &Allocator, ty: ElementType, shape: &[usize]) -> Result<DynTensor> {
     DynTensor::new(allocator, ort_type(ty), shape).map_err(Error::run)
 }

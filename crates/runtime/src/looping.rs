@@ -299,9 +299,7 @@ fn check(
         if ty == ElementType::String {
             return Err(Error::port(name, "strings cannot be bound"));
         }
-        // An output's empty shape can stand for an unknown rank.
-        let unknown = Port { shape: port.shape.clone().filter(|s| s.rank() > 0), ..port.clone() };
-        unknown.accepts(ty, shape)
+        port.accepts(ty, shape)
     }
     let (mut inputs, mut outputs) = (HashSet::new(), HashSet::new());
     for slot in state {

@@ -100,7 +100,7 @@ pub struct Port {
     pub name: String,
     /// The element type; `None` where the value is not a tensor.
     pub element_type: Option<ElementType>,
-    /// The shape; `None` where the value is not a tensor. An empty shape of an output can also mean an unknown rank.
+    /// The shape; `None` where the rank is unknown or the value is not a tensor.
     pub shape: Option<Shape>,
 }
 
@@ -162,16 +162,17 @@ impl Session {
             device_allocator(&inner, id)
                 .map_err(|e| Error::Device { device: options.device.to_string(), reason: e.to_string() })?;
         }
-        let ports = |outlets: &[ort::value::Outlet]| -> Vec<Port> {
-            outlets
-                .iter()
-                .map(|o| {
-                    let (element_type, shape) = convert::port_type(o.dtype());
-                    Port { name: o.name().to_owned(), element_type, shape }
-                })
-                .collect()
+        let port = |outlet: &ort::value::Outlet| {
+            let (element_type, shape) = convert::port_type(outlet.dtype());
+            Port { name: outlet.name().to_owned(), element_type, shape }
         };
-        let (inputs, outputs) = (ports(inner.inputs()), ports(inner.outputs()));
+        let inputs: Vec<Port> = inner.inputs().iter().map(port).collect();
+        let mut outputs: Vec<Port> = inner.outputs().iter().map(port).collect();
+        for (i, port) in outputs.iter_mut().enumerate() {
+            if port.shape.as_ref().is_some_and(|s| s.rank() == 0) && !convert::output_has_shape(&inner, i)? {
+                port.shape = None;
+            }
+        }
         let tensors_only = if outputs.iter().all(|o| o.element_type.is_some()) {
             None
         } else {
