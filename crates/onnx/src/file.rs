@@ -70,10 +70,8 @@ fn external_files(model: &Model) -> Result<BTreeMap<PathBuf, (PathBuf, bytes::By
             return;
         }
         let found = reference(tensor).and_then(|reference| {
-            if !files.contains_key(&reference.location) {
-                let file = model.external_file(tensor, &reference.location)?;
-                files.insert(reference.location, file);
-            }
+            let file = model.external_file(tensor, &reference.location)?;
+            files.insert(reference.location, file);
             Ok(())
         });
         failed = found.err();

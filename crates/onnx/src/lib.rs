@@ -11,6 +11,7 @@
 
 pub mod attributes;
 pub mod batch;
+pub mod check;
 pub mod error;
 pub mod external;
 pub mod file;
@@ -27,6 +28,7 @@ pub mod upgrade;
 mod wire;
 
 pub use attributes::Attributes;
+pub use check::{Finding, Severity, check};
 pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId, Value, ValueId};
 pub use model::Model;
