@@ -1,1 +1,28 @@
-//! Dendrite sets on ONNX graphs: sites, plans, insertion, candidates, export; no runtime in it.
+//! Dendrites on ONNX graphs: where they can grow, what they are, how they are inserted, trained as candidates and written
+//! into the user's file. No runtime in it.
+//!
+//! A *site* is a linear operation with weights and an output (neuron) axis. A *dendrite set* is a second such operation on
+//! the same input, a non-linearity, and a connection to the site's neurons:
+//!
+//! ```text
+//! neuron   z_d = Op(x; W_d, b_d) + sum_{e<d} c_{d,e} * a_e    a_d = f(z_d)    y = Op(x; W, b) + sum_d v_d * a_d
+//! layer    a   = f(Op_K(x; W_d, b_d))                                         y = Op(x; W, b) + V a
+//! ```
+//!
+//! `neuron` is the paper's form (one scalar v and c a neuron, no mixing across neurons); `layer` feeds K dendrites to all
+//! neurons through a K x C matrix, as Cascade-Correlation does.
+
+pub mod candidates;
+pub mod error;
+pub mod fragment;
+pub mod insert;
+pub mod plan;
+pub mod set;
+pub mod sites;
+pub mod trainable;
+
+pub use error::{Error, Result};
+pub use fragment::{Fragment, fragment};
+pub use plan::{Demand, Plan, PlannedSite};
+pub use set::{Activation, Connection, DendriteSet, Weights};
+pub use sites::{NotASite, Site, SiteKind, find_sites};

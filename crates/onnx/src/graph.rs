@@ -276,6 +276,11 @@ impl Graph {
         Some(tensor)
     }
 
+    /// Take the contents of a constant away: its value is to be computed instead.
+    pub fn take_constant(&mut self, id: ValueId) -> Option<Tensor> {
+        self.values[id.index()].constant.take()
+    }
+
     /// A new value under `name`, or under a numbered variation of it where it is taken.
     pub fn add_value(&mut self, name: &str) -> ValueId {
         let mut unique = name.to_owned();

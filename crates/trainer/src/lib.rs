@@ -1,1 +1,30 @@
 //! Data, phases, controller, metrics, checkpoints and the run folder.
+//!
+//! [`grow`] runs the whole cycle: score the input model, fine-tune it, then grow dendrites in cycles of a dendrite and a
+//! neuron phase, keep a cycle when a paired test on validation says so, and write the best model of all.
+
+pub mod accept;
+pub mod checkpoint;
+pub mod data;
+pub mod dendrite;
+pub mod error;
+pub mod evaluate;
+pub mod events;
+pub mod export;
+pub mod files;
+pub mod folder;
+pub mod grow;
+pub mod metric;
+pub mod network;
+pub mod neuron;
+pub mod objective;
+pub mod options;
+pub mod random;
+pub mod summary;
+
+pub use data::{DataSet, Samples};
+pub use error::{Error, Result};
+pub use events::Event;
+pub use grow::{Outcome, Run, grow};
+pub use network::{Growth, Network};
+pub use options::{Method, Options};

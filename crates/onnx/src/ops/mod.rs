@@ -1,1 +1,3 @@
 //! Facts about operators: one table per fact, in family files.
+
+pub mod cost;

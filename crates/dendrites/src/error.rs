@@ -1,0 +1,64 @@
+//! What can go wrong when dendrites are planned or inserted.
+
+/// The result of an operation on dendrites.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error about sites, plans or insertion.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model itself is at fault.
+    #[error(transparent)]
+    Onnx(#[from] dendrite_onnx::Error),
+    /// A gradient could not be built.
+    #[error(transparent)]
+    Autodiff(#[from] dendrite_autodiff::Error),
+    /// A pattern is not a valid glob.
+    #[error("'{pattern}' is not a valid pattern: {reason}")]
+    Pattern {
+        /// What the user wrote.
+        pattern: String,
+        /// Why it does not parse.
+        reason: String,
+    },
+    /// A pattern or name selects no site.
+    #[error("no site matches '{pattern}'")]
+    NoSite {
+        /// What the user wrote.
+        pattern: String,
+    },
+    /// A pattern selects no weight.
+    #[error("no weight matches '{pattern}'")]
+    NoWeight {
+        /// What the user wrote.
+        pattern: String,
+    },
+    /// The budget has no room for a dendrite.
+    #[error("{0}")]
+    Budget(String),
+    /// A set and the weights or the site it belongs to disagree.
+    #[error("dendrite set at '{site}': {reason}")]
+    Set {
+        /// The site's output value.
+        site: String,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The remedy, where one is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Onnx(e) => e.hint(),
+            Error::Autodiff(e) => e.hint(),
+            Error::Pattern { .. } => Some("patterns are globs such as '/layer*/conv*'; quote them from the shell"),
+            Error::NoSite { .. } => {
+                Some("`dendrite inspect MODEL --sites` lists the sites and why other nodes are none")
+            }
+            Error::NoWeight { .. } => Some("--train takes all, sites, head, dendrites or a pattern of weight names"),
+            Error::Budget(_) => Some("raise --max-parameters or leave it out"),
+            Error::Set { .. } => None,
+        }
+    }
+}

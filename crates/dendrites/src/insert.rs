@@ -1,0 +1,95 @@
+//! Puts fragments into a working copy and into a patch of the user's file.
+
+use dendrite_onnx::{Graph, Model, Node, Patch, proto::NodeProto};
+
+use crate::{
+    error::{Error, Result},
+    fragment::{Fragment, Reading, fragment},
+    set::{DendriteSet, Weights},
+    sites::Site,
+};
+
+/// Insert all sets into a working copy. The sites stay valid: their node and output keep their ids.
+pub fn insert_into_graph(
+    graph: &mut Graph,
+    sites: &[Site],
+    sets: &[DendriteSet],
+    weights: &Weights,
+    reading: Reading,
+) -> Result<()> {
+    for site in sites {
+        if let Some(fragment) = fragment(graph, site, sets, weights, reading)? {
+            add_to_graph(graph, site, &fragment);
+        }
+    }
+    Ok(())
+}
+
+fn add_to_graph(graph: &mut Graph, site: &Site, fragment: &Fragment) {
+    let (element_type, shape) = {
+        let value = graph.value(site.output);
+        (value.element_type, value.shape.clone())
+    };
+    let main = graph.add_value(&fragment.main);
+    graph.set_type(main, element_type, shape);
+    if let Some(last) = graph.value(site.output).producer() {
+        graph.set_output(last, 0, main);
+    }
+    for (name, tensor) in &fragment.constants {
+        graph.add_constant(name, tensor.clone());
+    }
+    for node in &fragment.nodes {
+        let inputs = node.inputs.iter().map(|name| graph.find(name)).collect();
+        let output = graph.find(&node.output).unwrap_or_else(|| graph.add_value(&node.output));
+        graph.push(Node {
+            name: node.name.clone(),
+            domain: String::new(),
+            op: node.op.to_owned(),
+            inputs,
+            outputs: vec![Some(output)],
+            attributes: node.attributes.clone(),
+        });
+    }
+}
+
+/// Insert all sets into a patch of the user's file. `graph` is the working copy in which the sites were found.
+pub fn insert_into_patch(
+    patch: &mut Patch,
+    model: &Model,
+    graph: &Graph,
+    sites: &[Site],
+    sets: &[DendriteSet],
+    weights: &Weights,
+) -> Result<()> {
+    let nodes = model.proto().graph.as_ref().map(|g| g.node.as_slice()).unwrap_or_default();
+    for site in sites {
+        let Some(fragment) = fragment(graph, site, sets, weights, Reading::Direct)? else { continue };
+        let place = nodes.iter().enumerate().find_map(|(index, node)| {
+            node.output.iter().position(|o| *o == fragment.output).map(|output| (index, output))
+        });
+        let Some((index, output)) = place else {
+            return Err(Error::Set {
+                site: site.name.clone(),
+                reason: "the file has no node with this output".to_owned(),
+            });
+        };
+        patch.rename_node_output(index, output, &fragment.main);
+        for (name, tensor) in fragment.constants {
+            patch.add_initializer(&name, tensor);
+        }
+        let added = fragment
+            .nodes
+            .into_iter()
+            .map(|node| NodeProto {
+                name: Some(node.name),
+                op_type: Some(node.op.to_owned()),
+                input: node.inputs,
+                output: vec![node.output],
+                attribute: node.attributes.as_slice().to_vec(),
+                ..Default::default()
+            })
+            .collect();
+        patch.insert_nodes_after(index, added);
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! Checkpoints: everything that decides how a run goes on, in one file that is replaced atomically.
+//!
+//! Tensors are stored as safetensors, the rest as JSON in the file's metadata. Random numbers derive from the seed and the
+//! place in the run, so no generator's state is needed; a run resumed from any checkpoint ends in the same bytes as the
+//! undisturbed one (on the CPU).
+
+use std::{collections::HashMap, fs, path::Path};
+
+use dendrite_onnx::{ElementType, Tensor};
+use dendrites::DendriteSet;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    accept::Verdict,
+    data::Samples,
+    error::{Error, Result},
+    files::write_atomically,
+    network::Growth,
+    neuron::Progress,
+    options::Options,
+};
+
+/// Where a run stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Position {
+    /// Cycle 0 is the fine-tune without dendrites.
+    pub cycle: usize,
+    /// Attempt within the cycle, from 0.
+    pub attempt: usize,
+    /// Sets of the growth under trial; the first `kept_sets` belong to the best model.
+    pub sets: Vec<DendriteSet>,
+    /// Sets of the best model.
+    pub best_sets: Vec<DendriteSet>,
+    /// The neuron phase under way.
+    pub neuron: Option<Progress>,
+    /// The learning rate that the last neuron phase started from.
+    pub last_rate: Option<f64>,
+    /// What the run has told so far, for the summary.
+    pub phases: Vec<PhaseSummary>,
+    /// Bytes of each log that this checkpoint stands for; what lies beyond is cut off on resume.
+    pub log_lengths: Vec<(String, u64)>,
+    /// Seconds spent.
+    pub seconds: f64,
+}
+
+/// One finished phase.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PhaseSummary {
+    /// `finetune`, `dendrite` or `neuron`.
+    pub kind: String,
+    /// The cycle.
+    pub cycle: usize,
+    /// The attempt.
+    pub attempt: usize,
+    /// Epochs.
+    pub epochs: usize,
+    /// Validation loss of the phase's best weights.
+    pub val_loss: f64,
+    /// Validation metric of the phase's best weights.
+    pub val_metric: f64,
+    /// Whether the model at the phase's end became the best one.
+    pub kept: bool,
+    /// The gain in standard errors, where a test was made.
+    pub t: Option<f64>,
+}
+
+impl PhaseSummary {
+    /// Record what the test said.
+    pub fn judged(mut self, verdict: &Verdict) -> Self {
+        self.kept = verdict.accepted;
+        self.t = Some(verdict.t).filter(|t| t.is_finite());
+        self
+    }
+}
+
+/// A checkpoint in memory.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// What the run was started with.
+    pub fingerprint: String,
+    /// The place.
+    pub position: Position,
+    /// Weights of the best model.
+    pub best: Growth,
+    /// Weights under trial at the start of the neuron phase.
+    pub trial: Growth,
+    /// State of the neuron phase, and its best state.
+    pub state: Vec<Tensor>,
+    /// The phase's best state.
+    pub phase_best: Vec<Tensor>,
+}
+
+/// The options, model and data a checkpoint belongs to, as a hash.
+pub fn fingerprint(model: &[u8], options: &Options, data: &[&Samples]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(Sha256::digest(model));
+    hash.update(serde_json::to_vec(options).unwrap_or_default());
+    for samples in data {
+        for (name, array) in samples.fields() {
+            hash.update(name);
+            hash.update(Sha256::digest(array.bytes()));
+        }
+        if let Some(target) = samples.target() {
+            hash.update(Sha256::digest(target.bytes()));
+        }
+    }
+    hex(&hash.finalize())
+}
+
+/// SHA-256 as hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+const STATE: &str = "state";
+const FINGERPRINT: &str = "fingerprint";
+
+impl Checkpoint {
+    /// Write to `path`, replacing what is there.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let fail = |e: String| Error::Checkpoint {
+            path: path.to_owned(),
+            reason: format!("the checkpoint could not be written: {e}"),
+            hint: "report this".to_owned(),
+        };
+        let mut tensors: Vec<(String, &Tensor)> = Vec::new();
+        for (group, growth) in [("best", &self.best), ("trial", &self.trial)] {
+            tensors.extend(growth.weights.iter().map(|(name, t)| (format!("{group}/{name}"), t)));
+        }
+        for (group, state) in [("state", &self.state), ("phase_best", &self.phase_best)] {
+            tensors.extend(state.iter().enumerate().map(|(i, t)| (format!("{group}/{i}"), t)));
+        }
+        let views = tensors
+            .iter()
+            .map(|(name, t)| {
+                let view = TensorView::new(Dtype::F32, t.shape().to_vec(), t.bytes());
+                view.map(|v| (name.as_str(), v)).map_err(|e| fail(e.to_string()))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let position = serde_json::to_string(&self.position).map_err(|e| fail(e.to_string()))?;
+        let metadata = HashMap::from([
+            (STATE.to_owned(), position),
+            (FINGERPRINT.to_owned(), self.fingerprint.clone()),
+        ]);
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))?;
+        write_atomically(path, &bytes)
+    }
+
+    /// Read `path` and verify that it belongs to `fingerprint`.
+    pub fn read(path: &Path, fingerprint: &str) -> Result<Self> {
+        let fail = |reason: String, hint: &str| Error::Checkpoint { path: path.to_owned(), reason, hint: hint.to_owned() };
+        let damaged = |e: String| fail(format!("damaged checkpoint: {e}"), "start the run anew in another folder");
+        let bytes = fs::read(path).map_err(Error::io(path))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        if metadata.get(FINGERPRINT).map(String::as_str) != Some(fingerprint) {
+            return Err(fail(
+                "it belongs to another model, data set or set of options".to_owned(),
+                "resume with the arguments of the interrupted run (its config.toml has them), or start anew in another folder",
+            ));
+        }
+        let position: Position = serde_json::from_str(metadata.get(STATE).map(String::as_str).unwrap_or_default())
+            .map_err(|e| damaged(e.to_string()))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let mut best = Growth { sets: position.best_sets.clone(), ..Default::default() };
+        let mut trial = Growth { sets: position.sets.clone(), ..Default::default() };
+        let (mut state, mut phase_best) = (Vec::new(), Vec::new());
+        for (name, view) in file.iter() {
+            let tensor = Tensor::new(ElementType::Float, view.shape().to_vec(), view.data().to_vec())
+                .map_err(|e| damaged(e.to_string()))?;
+            match name.split_once('/') {
+                Some(("best", rest)) => drop(best.weights.insert(rest.to_owned(), tensor)),
+                Some(("trial", rest)) => drop(trial.weights.insert(rest.to_owned(), tensor)),
+                Some(("state", rest)) => state.push((rest.to_owned(), tensor)),
+                Some(("phase_best", rest)) => phase_best.push((rest.to_owned(), tensor)),
+                _ => return Err(damaged(format!("unknown tensor '{name}'"))),
+            }
+        }
+        Ok(Checkpoint {
+            fingerprint: fingerprint.to_owned(),
+            position,
+            best,
+            trial,
+            state: in_order(state),
+            phase_best: in_order(phase_best),
+        })
+    }
+}
+
+fn in_order(mut numbered: Vec<(String, Tensor)>) -> Vec<Tensor> {
+    numbered.sort_by_key(|(number, _)| number.parse::<usize>().unwrap_or(usize::MAX));
+    numbered.into_iter().map(|(_, tensor)| tensor).collect()
+}

@@ -1,0 +1,94 @@
+//! What can go wrong in a run, and what the user can do about it.
+
+use std::path::PathBuf;
+
+/// The result of an operation of the trainer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a run: about data, options, the model or the runtime.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model is at fault.
+    #[error(transparent)]
+    Onnx(#[from] dendrite_onnx::Error),
+    /// A gradient could not be built.
+    #[error(transparent)]
+    Autodiff(#[from] dendrite_autodiff::Error),
+    /// Sites, plans or insertion failed.
+    #[error(transparent)]
+    Dendrites(#[from] dendrites::Error),
+    /// ONNX Runtime refused something.
+    #[error(transparent)]
+    Runtime(#[from] dendrite_runtime::Error),
+    /// The operating system refused a file.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Data do not fit the model or each other.
+    #[error("{path}: {reason}")]
+    Data {
+        /// The data set.
+        path: PathBuf,
+        /// What is wrong, with array and row.
+        reason: String,
+        /// The remedy.
+        hint: String,
+    },
+    /// An option is impossible here.
+    #[error("{reason}")]
+    Option {
+        /// What is wrong.
+        reason: String,
+        /// The remedy.
+        hint: String,
+    },
+    /// Training left the numbers.
+    #[error("the loss became {value} in {phase}, epoch {epoch}")]
+    Diverged {
+        /// The loss.
+        value: f64,
+        /// The phase.
+        phase: String,
+        /// The epoch, from 1.
+        epoch: usize,
+    },
+    /// A checkpoint cannot be used.
+    #[error("{path}: {reason}")]
+    Checkpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+        /// The remedy.
+        hint: String,
+    },
+    /// The user asked to stop; the last checkpoint says where.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// The remedy, where one is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Onnx(e) => e.hint(),
+            Error::Autodiff(e) => e.hint(),
+            Error::Dendrites(e) => e.hint(),
+            Error::Runtime(e) => e.hint(),
+            Error::Data { hint, .. } | Error::Option { hint, .. } | Error::Checkpoint { hint, .. } => Some(hint),
+            Error::Diverged { .. } => Some("lower the learning rate with --lr"),
+            Error::Io { .. } | Error::Interrupted => None,
+        }
+    }
+
+    /// An i/o error with the file it concerns.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a run tells while it goes on.
+
+use serde::Serialize;
+
+use crate::{accept::Verdict, dendrite::SiteReport, neuron::EpochReport};
+
+/// One event, as it stands in events.jsonl.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The input model was scored.
+    Baseline {
+        /// Its parameters.
+        parameters: usize,
+        /// Validation loss.
+        val_loss: f64,
+        /// The metric's name.
+        metric: String,
+        /// Validation metric.
+        val_metric: f64,
+    },
+    /// A phase begins.
+    PhaseStarted {
+        /// `finetune`, `dendrite` or `neuron`.
+        kind: String,
+        /// The cycle; 0 is the fine-tune.
+        cycle: usize,
+        /// Attempt within the cycle, from 0.
+        attempt: usize,
+        /// Parameters of the model in this phase.
+        parameters: usize,
+        /// Epochs, at most.
+        epochs: usize,
+    },
+    /// An epoch of a neuron phase.
+    Epoch {
+        /// The cycle.
+        cycle: usize,
+        /// Attempt within the cycle.
+        attempt: usize,
+        /// What was measured.
+        #[serde(flatten)]
+        report: EpochReport,
+    },
+    /// A site's candidates were trained and chosen.
+    Site {
+        /// The cycle.
+        cycle: usize,
+        /// Attempt within the cycle.
+        attempt: usize,
+        /// What was measured.
+        #[serde(flatten)]
+        report: SiteReport,
+    },
+    /// A cycle was tested against the best model so far.
+    Verdict {
+        /// The cycle.
+        cycle: usize,
+        /// Attempt within the cycle.
+        attempt: usize,
+        /// Validation metric of the candidate model.
+        val_metric: f64,
+        /// Validation loss of the candidate model.
+        val_loss: f64,
+        /// The test.
+        #[serde(flatten)]
+        verdict: Verdict,
+    },
+    /// The run ended.
+    Finished {
+        /// Cycles kept.
+        kept_cycles: usize,
+        /// Parameters of the result.
+        parameters: usize,
+    },
+}

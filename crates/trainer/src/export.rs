@@ -1,0 +1,149 @@
+//! The result as a file: the user's model, edited.
+
+use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
+use dendrite_runtime::{Session, SessionOptions};
+use dendrites::{DendriteSet, insert::insert_into_patch};
+use serde::Serialize;
+
+use crate::{
+    data::{Samples, gather_rows},
+    error::{Error, Result},
+    evaluate::batch_shape,
+    network::{Growth, Link, Network},
+};
+
+/// The prefix of all metadata this tool writes.
+const METADATA: &str = "onnx-dendrite";
+
+/// What the file's metadata say about how it came to be.
+#[derive(Debug, Clone, Serialize)]
+pub struct Lineage<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The seed.
+    pub seed: u64,
+    /// SHA-256 of the input model.
+    pub parent: &'a str,
+    /// The sets that were added.
+    pub sets: &'a [DendriteSet],
+}
+
+/// The patch that turns the user's file into the grown model.
+pub fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<&Lineage>) -> Result<Patch> {
+    let mut patch = Patch::new();
+    let own: Vec<String> = growth
+        .sets
+        .iter()
+        .filter_map(|set| Some(set.tensors(network.site(&set.site)?, &growth.sets)))
+        .flatten()
+        .map(|(name, _)| name)
+        .collect();
+    let source = model.proto().graph.as_ref();
+    for (name, tensor) in growth.weights.iter().filter(|(name, _)| !own.contains(name)) {
+        let unchanged = network.graph.find(name).and_then(|id| network.graph.constant(id)) == Some(tensor);
+        if unchanged {
+            continue;
+        }
+        if source.is_some_and(|g| is_initializer(g, name)) {
+            patch.replace_initializer(name, tensor.clone());
+        } else {
+            patch.replace_constant(name, tensor.clone());
+        }
+    }
+    insert_into_patch(&mut patch, model, &network.graph, &network.sites, &growth.sets, &growth.weights)?;
+    if let Some(lineage) = lineage {
+        patch.set_metadata(&format!("{METADATA}.version"), env!("CARGO_PKG_VERSION"));
+        let text = serde_json::to_string(lineage).unwrap_or_default();
+        patch.set_metadata(&format!("{METADATA}.lineage"), &text);
+    }
+    Ok(patch)
+}
+
+fn is_initializer(graph: &GraphProto, name: &str) -> bool {
+    graph.initializer.iter().any(|t| t.name() == name)
+}
+
+/// Samples on which an exported file is compared with the evaluation session.
+const PARITY_SAMPLES: usize = 32;
+
+/// Outputs of a file for the first samples, in the form the file takes them: all at once, or one batch of its fixed size at
+/// a time. Returns the values of output `output`, rows concatenated.
+pub fn run_file(
+    session: &mut Session,
+    network: &Network,
+    samples: &Samples,
+    output: &str,
+) -> Result<(usize, Vec<f32>)> {
+    let rows = samples.len().min(PARITY_SAMPLES);
+    let step = network.fixed_batch.unwrap_or(rows).max(1);
+    let rows = rows / step * step;
+    let mut values = Vec::new();
+    for start in (0..rows).step_by(step) {
+        let indices: Vec<usize> = (start..start + step).collect();
+        let feeds: Vec<(&str, Tensor)> = samples
+            .fields()
+            .iter()
+            .map(|(name, array)| Ok((name.as_str(), rows_of(array, &indices)?)))
+            .collect::<Result<_>>()?;
+        let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (*n, t)).collect();
+        let outputs = session.run(&feeds)?;
+        let found = outputs.iter().find(|(name, _)| name == output).and_then(|(_, t)| t.to_f32());
+        values.extend(found.ok_or_else(|| Error::Option {
+            reason: format!("the exported model has no float output '{output}'"),
+            hint: "report this".to_owned(),
+        })?);
+    }
+    Ok((rows, values))
+}
+
+/// Some rows of an array as a tensor.
+pub fn rows_of(array: &Tensor, indices: &[usize]) -> Result<Tensor> {
+    let shape = batch_shape(array, indices.len());
+    let width = array.bytes().len() / array.shape().first().copied().unwrap_or(1).max(1);
+    let mut bytes = vec![0u8; width * indices.len()];
+    gather_rows(array, indices, &mut bytes);
+    Ok(Tensor::new(array.element_type(), shape, bytes)?)
+}
+
+/// The largest relative difference, |a - b| / max(1, max |b|), between a file's output and what the evaluation session
+/// predicted for the same samples.
+pub fn parity(
+    file: &[u8],
+    network: &Network,
+    samples: &Samples,
+    predictions: &[f32],
+    width: usize,
+    options: &SessionOptions,
+) -> Result<f64> {
+    let mut session = Session::from_bytes(file, options)?;
+    let (rows, values) = run_file(&mut session, network, samples, &network.output)?;
+    let expected: Vec<f32> =
+        predictions.chunks_exact(width.max(1)).take(rows).flat_map(|row| linked(network.link, row)).collect();
+    Ok(relative_difference(&values, &expected))
+}
+
+/// |a - b| / max(1, max |b|), at its largest; infinite for different lengths or NaN.
+pub fn relative_difference(a: &[f32], b: &[f32]) -> f64 {
+    if a.len() != b.len() {
+        return f64::INFINITY;
+    }
+    let scale = b.iter().fold(1.0f64, |m, v| m.max(f64::from(v.abs())));
+    a.iter().zip(b).fold(0.0f64, |worst, (a, b)| {
+        let difference = f64::from((a - b).abs()) / scale;
+        if difference.is_nan() { f64::INFINITY } else { worst.max(difference) }
+    })
+}
+
+/// What the model's output is for a row of predictions.
+fn linked(link: Link, row: &[f32]) -> Vec<f32> {
+    match link {
+        Link::Identity => row.to_vec(),
+        Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+        Link::Softmax => {
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
+            let sum: f32 = exponentials.iter().sum();
+            exponentials.iter().map(|v| v / sum).collect()
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The run folder: logs that grow with the run, and files that are replaced whole.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Error, Result},
+    events::Event,
+    files::{create_folder, write_atomically},
+};
+
+const EVENTS: &str = "events.jsonl";
+const METRICS: &str = "metrics.csv";
+const METRICS_HEADER: &str = "cycle,attempt,epoch,lr,train_loss,val_loss,val_metric\n";
+
+/// An open run folder.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    events: Log,
+    metrics: Log,
+}
+
+#[derive(Debug)]
+struct Log {
+    name: &'static str,
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Log {
+    fn open(root: &Path, name: &'static str, length: u64) -> Result<Self> {
+        let path = root.join(name);
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(Error::io(&path))?;
+        file.set_len(length).map_err(Error::io(&path))?;
+        drop(file);
+        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
+        Ok(Log { name, path, file, length })
+    }
+
+    fn append(&mut self, line: &str) -> Result<()> {
+        self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
+    }
+}
+
+impl RunFolder {
+    /// A new folder. One that already holds a run is refused.
+    pub fn create(root: &Path) -> Result<Self> {
+        let occupied = [EVENTS, "model.onnx", "checkpoints"].iter().any(|name| root.join(name).exists());
+        if occupied {
+            return Err(Error::Option {
+                reason: format!("{} already holds a run", root.display()),
+                hint: "choose another folder with -o, or go on with --resume".to_owned(),
+            });
+        }
+        create_folder(&root.join("checkpoints"))?;
+        let mut folder = Self::open(root, &[])?;
+        folder.metrics.append(METRICS_HEADER)?;
+        Ok(folder)
+    }
+
+    /// The folder of a run that goes on; its logs are cut to `lengths`.
+    pub fn open(root: &Path, lengths: &[(String, u64)]) -> Result<Self> {
+        let length = |name: &str| lengths.iter().find(|(n, _)| n == name).map_or(0, |(_, l)| *l);
+        Ok(RunFolder {
+            root: root.to_owned(),
+            events: Log::open(root, EVENTS, length(EVENTS))?,
+            metrics: Log::open(root, METRICS, length(METRICS))?,
+        })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the checkpoint lies.
+    pub fn checkpoint(root: &Path) -> PathBuf {
+        root.join("checkpoints").join("latest.safetensors")
+    }
+
+    /// Append an event to the logs.
+    pub fn record(&mut self, event: &Event) -> Result<()> {
+        if let Event::Epoch { cycle, attempt, report } = event {
+            self.metrics.append(&format!(
+                "{cycle},{attempt},{},{},{},{},{}\n",
+                report.epoch, report.lr, report.train_loss, report.val_loss, report.val_metric
+            ))?;
+        }
+        let line = serde_json::to_string(event).map_err(|e| Error::Io {
+            path: self.events.path.clone(),
+            source: std::io::Error::other(e),
+        })?;
+        self.events.append(&(line + "\n"))
+    }
+
+    /// Flush the logs and tell their lengths, for a checkpoint.
+    pub fn lengths(&self) -> Result<Vec<(String, u64)>> {
+        [&self.events, &self.metrics].into_iter().map(|log| log.sync().map(|()| (log.name.to_owned(), log.length))).collect()
+    }
+
+    /// Write a file of the folder whole.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_atomically(&self.root.join(name), bytes)
+    }
+
+    /// Remove the checkpoint of a finished run.
+    pub fn remove_checkpoint(&self) -> Result<()> {
+        let path = Self::checkpoint(&self.root);
+        if path.exists() {
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,474 @@
+//! The controller: phases in order, checkpoints between them, and the result that is never worse than the input.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use dendrite_onnx::{Model, ops::cost::model_parameters};
+use dendrite_runtime::SessionOptions;
+use dendrites::{Demand, DendriteSet, Plan, fragment::Reading, sites::select};
+
+use crate::{
+    accept::paired_test,
+    checkpoint::{Checkpoint, PhaseSummary, Position, fingerprint},
+    data::{DataSet, Samples},
+    dendrite::dendrite_phase,
+    error::{Error, Result},
+    evaluate::{Evaluator, Score},
+    events::Event,
+    export::{self, Lineage},
+    folder::RunFolder,
+    network::{Growth, Network},
+    neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
+    objective::Objective,
+    options::Options,
+    summary::{Parity, Scores, Side, Summary},
+};
+
+/// Seconds between checkpoints within a phase.
+const CHECKPOINT_SECONDS: f64 = 10.0;
+/// How far the dynamic copy of a fixed-batch model may be from the file, relative.
+const COPY_TOLERANCE: f64 = 1e-5;
+
+/// What a run needs.
+pub struct Run<'a> {
+    /// The input model.
+    pub model: &'a Model,
+    /// Data that train.
+    pub train: &'a DataSet,
+    /// Data that decide.
+    pub val: &'a DataSet,
+    /// Data that are scored once, at the end.
+    pub test: Option<&'a DataSet>,
+    /// The options.
+    pub options: &'a Options,
+    /// A plan in place of the one the options describe.
+    pub plan: Option<Plan>,
+    /// How sessions are built.
+    pub session: SessionOptions,
+    /// The run folder.
+    pub folder: &'a Path,
+    /// Go on from the folder's checkpoint.
+    pub resume: bool,
+    /// Set when the run is to stop after its current epoch.
+    pub interrupt: &'a AtomicBool,
+    /// Told of every event.
+    pub observer: &'a mut dyn FnMut(&Event),
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The facts, as in summary.json.
+    pub summary: Summary,
+    /// Whether the result beats the input on validation.
+    pub improved: bool,
+}
+
+/// Everything that stays the same during a run.
+struct Fixed {
+    network: Network,
+    objective: Objective,
+    train: Samples,
+    val: Samples,
+    test: Option<Samples>,
+    plan: Plan,
+    base_parameters: usize,
+    fingerprint: String,
+}
+
+/// Grow a model.
+pub fn grow(run: &mut Run) -> Result<Outcome> {
+    let started = Instant::now();
+    let fixed = prepare(run)?;
+    let path = RunFolder::checkpoint(run.folder);
+    let checkpoint = if run.resume { Some(Checkpoint::read(&path, &fixed.fingerprint)?) } else { None };
+    let folder = match &checkpoint {
+        Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
+        None => RunFolder::create(run.folder)?,
+    };
+    folder.write("config.toml", toml::to_string(run.options).unwrap_or_default().as_bytes())?;
+    folder.write("plan.toml", toml::to_string(&fixed.plan).unwrap_or_default().as_bytes())?;
+    let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
+    let mut controller = Controller { run, fixed, folder, started, before, saved: Instant::now() };
+    controller.go(checkpoint)
+}
+
+/// The network, data, objective and plan of a run, everything checked that can be before training.
+fn prepare(run: &Run) -> Result<Fixed> {
+    let options = run.options;
+    let network = Network::prepare(run.model, options.output.as_deref())?;
+    let samples = |data: &DataSet| {
+        data.samples(&network.graph, &network.graph.inputs, &options.map, Some(&options.target))
+    };
+    let (train, val) = (samples(run.train)?, samples(run.val)?);
+    let test = run.test.map(samples).transpose()?;
+    let objective = Objective::choose(&network, &train, options)?;
+    Objective::choose(&network, &val, options)?;
+    if let Some(test) = &test {
+        Objective::choose(&network, test, options)?;
+    }
+    let base_parameters = model_parameters(&network.graph);
+    let plan = match &run.plan {
+        Some(plan) => plan.clone(),
+        None => make_plan(&network, options, base_parameters)?,
+    };
+    let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
+    let fingerprint = fingerprint(run.model.bytes(), options, &data);
+    Ok(Fixed { network, objective, train, val, test, plan, base_parameters, fingerprint })
+}
+
+/// The plan that options describe.
+pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -> Result<Plan> {
+    if network.sites.is_empty() {
+        let reasons: Vec<String> =
+            network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
+        return Err(Error::Option {
+            reason: format!("the model has no site for dendrites; {}", reasons.join("; ")),
+            hint: "`dendrite inspect MODEL --sites` lists every linear node with the reason".to_owned(),
+        });
+    }
+    let sites = select(&network.sites, &options.sites, &options.exclude)?;
+    let budget = match options.max_parameters {
+        Some(limit) => Some(limit.checked_sub(base_parameters).ok_or_else(|| Error::Option {
+            reason: format!("the model already has {base_parameters} parameters, --max-parameters allows {limit}"),
+            hint: "raise --max-parameters".to_owned(),
+        })?),
+        None => None,
+    };
+    let demand = Demand { connect: options.connect, cycles: options.dendrites, width: options.width, budget };
+    Ok(Plan::new(&sites, &demand)?)
+}
+
+struct Controller<'r, 'a> {
+    run: &'r mut Run<'a>,
+    fixed: Fixed,
+    folder: RunFolder,
+    started: Instant,
+    before: f64,
+    saved: Instant,
+}
+
+/// What is under trial and what is best.
+struct State {
+    position: Position,
+    best: Growth,
+    best_score: Score,
+    trial: Growth,
+}
+
+impl Controller<'_, '_> {
+    fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
+        let base = self.evaluator(&Growth::default())?.score(&self.fixed.val)?;
+        self.prove_dynamic_copy(&base)?;
+        let resumed = checkpoint.is_some();
+        if !resumed {
+            self.tell(Event::Baseline {
+                parameters: self.fixed.base_parameters,
+                val_loss: base.loss,
+                metric: self.fixed.objective.metric.name().to_owned(),
+                val_metric: base.metric,
+            })?;
+        }
+        let mut interrupted_phase = None;
+        let mut state = match checkpoint {
+            Some(checkpoint) => {
+                let best_score = self.score(&checkpoint.best)?;
+                if let Some(progress) = checkpoint.position.neuron.clone() {
+                    interrupted_phase = Some((progress, checkpoint.state, checkpoint.phase_best));
+                }
+                State { position: checkpoint.position, best: checkpoint.best, best_score, trial: checkpoint.trial }
+            }
+            None => State {
+                position: Position {
+                    cycle: usize::from(!self.run.options.finetune_first),
+                    attempt: 0,
+                    sets: Vec::new(),
+                    best_sets: Vec::new(),
+                    neuron: None,
+                    last_rate: None,
+                    phases: Vec::new(),
+                    log_lengths: Vec::new(),
+                    seconds: 0.0,
+                },
+                best: Growth::default(),
+                best_score: base.clone(),
+                trial: Growth::default(),
+            },
+        };
+        while state.position.cycle <= self.fixed.plan.cycles {
+            let cycle = state.position.cycle;
+            if interrupted_phase.is_none() {
+                self.begin(&mut state)?;
+            }
+            let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
+            let attempts = if cycle == 0 { 1 } else { self.run.options.tries.max(1) };
+            if kept {
+                (state.position.cycle, state.position.attempt) = (cycle + 1, 0);
+            } else if state.position.attempt + 1 < attempts {
+                state.position.attempt += 1;
+            } else if cycle == 0 {
+                state.position.cycle = 1;
+            } else {
+                break;
+            }
+        }
+        self.finish(state, &base)
+    }
+
+    /// Prepare the growth under trial: the best model, in cycles after the first with new dendrites.
+    fn begin(&mut self, state: &mut State) -> Result<()> {
+        let (cycle, attempt) = (state.position.cycle, state.position.attempt);
+        state.trial = state.best.clone();
+        if cycle > 0 {
+            let new = self.fixed.plan.next_cycle(&self.fixed.network.sites, &state.best.sets)?;
+            let mut sets = state.best.sets.clone();
+            sets.extend(new.iter().cloned());
+            self.tell(Event::PhaseStarted {
+                kind: "dendrite".to_owned(),
+                cycle,
+                attempt,
+                parameters: self.parameters(&sets),
+                epochs: self.run.options.dendrite_epochs,
+            })?;
+            let (sets, weights, reports) = dendrite_phase(
+                &self.fixed.network,
+                &state.best,
+                &new,
+                &self.fixed.objective,
+                &self.fixed.train,
+                self.run.options,
+                &self.run.session,
+                [cycle as u64, attempt as u64],
+            )?;
+            state.position.phases.push(PhaseSummary {
+                kind: "dendrite".to_owned(),
+                cycle,
+                attempt,
+                epochs: self.run.options.dendrite_epochs,
+                val_loss: state.best_score.loss,
+                val_metric: state.best_score.metric,
+                kept: false,
+                t: None,
+            });
+            for report in reports {
+                self.tell(Event::Site { cycle, attempt, report })?;
+            }
+            state.trial.sets.extend(sets);
+            state.trial.weights.extend(weights);
+        }
+        let parameters = self.parameters(&state.trial.sets);
+        let kind = if cycle == 0 { "finetune" } else { "neuron" };
+        let epochs = self.run.options.epochs;
+        self.tell(Event::PhaseStarted { kind: kind.to_owned(), cycle, attempt, parameters, epochs })
+    }
+
+    /// Run the neuron phase of the trial to its end, test it and keep it if it passes.
+    fn neuron_phase(
+        &mut self,
+        state: &mut State,
+        interrupted: Option<(crate::neuron::Progress, Vec<dendrite_onnx::Tensor>, Vec<dendrite_onnx::Tensor>)>,
+    ) -> Result<bool> {
+        let (cycle, attempt) = (state.position.cycle, state.position.attempt);
+        let mut evaluator = self.evaluator(&state.trial)?;
+        let names = trained_names(&self.fixed.network, &state.trial, self.run.options)?;
+        let (train, val) = (self.fixed.train.clone(), self.fixed.val.clone());
+        let trainer = Trainer::new(
+            &self.fixed.network,
+            &state.trial,
+            &names,
+            &self.fixed.objective,
+            &train,
+            self.run.options,
+            &self.run.session,
+        )?;
+        let place = [cycle as u64, attempt as u64];
+        let options = self.run.options;
+        let mut phase =
+            NeuronPhase::start(trainer, &mut evaluator, &train, &val, options, place, state.best_score.metric)?;
+        match interrupted {
+            Some((progress, current, best)) => phase.resume(progress, &current, best)?,
+            None => self.save(state, Some(&phase))?,
+        }
+        while let Some(report) = phase.epoch()? {
+            self.tell(Event::Epoch { cycle, attempt, report })?;
+            let interrupted = self.run.interrupt.load(Ordering::Relaxed);
+            if interrupted || self.saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
+                self.save(state, Some(&phase))?;
+            }
+            if interrupted {
+                return Err(Error::Interrupted);
+            }
+        }
+        let weights = phase.best_weights();
+        let epochs = phase.progress.epoch;
+        let Some(score) = phase.best_score.take() else { return Ok(false) };
+        drop(phase);
+        let verdict = paired_test(self.fixed.objective.metric, &state.best_score, &score);
+        let summary = PhaseSummary {
+            kind: if cycle == 0 { "finetune" } else { "neuron" }.to_owned(),
+            cycle,
+            attempt,
+            epochs,
+            val_loss: score.loss,
+            val_metric: score.metric,
+            kept: false,
+            t: None,
+        };
+        state.position.phases.push(summary.judged(&verdict));
+        self.tell(Event::Verdict { cycle, attempt, val_metric: score.metric, val_loss: score.loss, verdict })?;
+        if verdict.accepted {
+            state.trial.weights.extend(weights);
+            state.best = state.trial.clone();
+            state.best_score = score;
+        }
+        Ok(verdict.accepted)
+    }
+
+    fn save(&mut self, state: &mut State, phase: Option<&NeuronPhase>) -> Result<()> {
+        state.position.sets = state.trial.sets.clone();
+        state.position.best_sets = state.best.sets.clone();
+        state.position.neuron = phase.map(|p| p.progress.clone());
+        state.position.log_lengths = self.folder.lengths()?;
+        state.position.seconds = self.seconds();
+        let checkpoint = Checkpoint {
+            fingerprint: self.fixed.fingerprint.clone(),
+            position: state.position.clone(),
+            best: state.best.clone(),
+            trial: state.trial.clone(),
+            state: phase.map(NeuronPhase::state).transpose()?.unwrap_or_default(),
+            phase_best: phase.map(|p| p.best.clone()).unwrap_or_default(),
+        };
+        checkpoint.write(&RunFolder::checkpoint(self.folder.root()))?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Write the best model and what is to be said about it.
+    fn finish(&mut self, state: State, base: &Score) -> Result<Outcome> {
+        let improved = state.position.phases.iter().any(|p| p.kept);
+        let (options, network) = (self.run.options, &self.fixed.network);
+        let parent = crate::checkpoint::sha256(self.run.model.bytes());
+        let lineage =
+            Lineage { method: options.method.name(), seed: options.seed, parent: &parent, sets: &state.best.sets };
+        let file = if improved {
+            export::patch(self.run.model, network, &state.best, Some(&lineage))?.apply(self.run.model)?
+        } else {
+            self.run.model.bytes().to_vec()
+        };
+        let mut evaluator = self.evaluator(&state.best)?;
+        let after = evaluator.score(&self.fixed.val)?;
+        let ort =
+            export::parity(&file, network, &self.fixed.val, &after.predictions, after.width, &self.run.session)?;
+        let (mut test_before, mut test_after) = (None, None);
+        if let Some(test) = &self.fixed.test {
+            test_after = Some(evaluator.score(test)?);
+            test_before = Some(self.evaluator(&Growth::default())?.score(test)?);
+        }
+        let metric = self.fixed.objective.metric;
+        let side = |parameters: usize, macs, val: &Score, test: &Option<Score>| Side {
+            parameters,
+            macs,
+            val: Scores::new(metric, val),
+            test: test.as_ref().map(|t| Scores::new(metric, t)),
+        };
+        let grown = network.grown(&state.best, Reading::Direct)?;
+        let summary = Summary {
+            schema_version: 1,
+            tool: format!("onnx-dendrite {}", env!("CARGO_PKG_VERSION")),
+            seed: options.seed,
+            method: options.method.name().to_owned(),
+            device: self.run.session.device.to_string(),
+            before: side(self.fixed.base_parameters, macs(&network.graph)?, base, &test_before),
+            after: side(self.parameters(&state.best.sets), macs(&grown)?, &after, &test_after),
+            kept_dendrites: kept_dendrites(&state.best.sets),
+            parity: Parity { ort, tract: None },
+            phases: state.position.phases.clone(),
+            seconds: self.seconds(),
+        };
+        self.folder.write("model.onnx", &file)?;
+        let text = serde_json::to_string_pretty(&summary).unwrap_or_default() + "\n";
+        self.folder.write("summary.json", text.as_bytes())?;
+        let kept_cycles = state.position.phases.iter().filter(|p| p.kept && p.cycle > 0).count();
+        self.tell(Event::Finished { kept_cycles, parameters: summary.after.parameters })?;
+        self.folder.remove_checkpoint()?;
+        Ok(Outcome { summary, improved })
+    }
+
+    /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.
+    fn prove_dynamic_copy(&self, score: &Score) -> Result<()> {
+        let Some(size) = self.fixed.network.fixed_batch else { return Ok(()) };
+        let difference = export::parity(
+            self.run.model.bytes(),
+            &self.fixed.network,
+            &self.fixed.val,
+            &score.predictions,
+            score.width,
+            &self.run.session,
+        )?;
+        if difference > COPY_TOLERANCE {
+            return Err(Error::Option {
+                reason: format!(
+                    "the model is fixed to a batch of {size}, and its copy with a dynamic batch differs by {difference:.1e}"
+                ),
+                hint: "export the model with a dynamic batch axis".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn evaluator(&self, growth: &Growth) -> Result<Evaluator> {
+        let names = changeable_names(&self.fixed.network, growth, self.run.options)?;
+        let batch = self.run.options.batch_for(self.fixed.train.len()).max(64);
+        Evaluator::new(
+            &self.fixed.network,
+            growth,
+            &names,
+            &self.fixed.objective,
+            &self.fixed.val,
+            batch,
+            &self.run.session,
+        )
+    }
+
+    fn score(&self, growth: &Growth) -> Result<Score> {
+        self.evaluator(growth)?.score(&self.fixed.val)
+    }
+
+    fn parameters(&self, sets: &[DendriteSet]) -> usize {
+        let network = &self.fixed.network;
+        let grown: usize =
+            sets.iter().filter_map(|set| Some(set.parameters(network.site(&set.site)?, sets))).sum();
+        self.fixed.base_parameters + grown
+    }
+
+    fn tell(&mut self, event: Event) -> Result<()> {
+        self.folder.record(&event)?;
+        (self.run.observer)(&event);
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.started.elapsed().as_secs_f64()
+    }
+}
+
+/// Dendrites a neuron (`neuron`), or dendrites in all (`layer`), at the site that has most.
+fn kept_dendrites(sets: &[DendriteSet]) -> usize {
+    let at = |site: &str| -> usize {
+        sets.iter()
+            .filter(|s| s.site == site)
+            .map(|s| if s.connection == dendrites::Connection::Neuron { 1 } else { s.width })
+            .sum()
+    };
+    sets.iter().map(|s| at(&s.site)).max().unwrap_or(0)
+}
+
+/// Multiply-accumulates of one sample, where every shape is known.
+fn macs(graph: &dendrite_onnx::Graph) -> Result<Option<u64>> {
+    let mut graph = graph.clone();
+    dendrite_runtime::infer_shapes(&mut graph)?;
+    Ok(dendrite_onnx::ops::cost::model_macs(&graph))
+}

@@ -1,0 +1,185 @@
+//! The working copy of the user's model: at the working opset, with a dynamic batch, known shapes, and the value the loss
+//! takes.
+
+use dendrite_onnx::{
+    Dim, Graph, Model, Shape, ValueId, WORKING_OPSET,
+    batch::{fixed_batch, free_batch},
+    upgrade::upgrade,
+};
+use dendrite_runtime::infer_shapes;
+use dendrites::{DendriteSet, NotASite, Site, Weights, find_sites, fragment::Reading, insert::insert_into_graph};
+
+use crate::error::{Error, Result};
+
+/// The function between the value the loss takes and the model's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// None: the output itself.
+    Identity,
+    /// The output is a softmax over the last axis of two-dimensional logits.
+    Softmax,
+    /// The output is an elementwise sigmoid.
+    Sigmoid,
+}
+
+/// A model prepared for training.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The graph; its only output is `prediction`.
+    pub graph: Graph,
+    /// The value the loss takes: logits where the output is a softmax or a sigmoid.
+    pub prediction: ValueId,
+    /// The model's output that is trained.
+    pub output: String,
+    /// What lies between `prediction` and `output`.
+    pub link: Link,
+    /// The sites, in topological order.
+    pub sites: Vec<Site>,
+    /// The linear nodes that are none, with reasons.
+    pub not_sites: Vec<NotASite>,
+    /// The batch size the file is fixed to, if it is.
+    pub fixed_batch: Option<usize>,
+    /// The symbol of the batch in recorded shapes.
+    pub batch_symbol: Option<String>,
+}
+
+/// What has been grown on a network: the sets, their tensors and the trained weights of the model, all by name. A weight
+/// of the model that is absent has its value from the file.
+#[derive(Debug, Clone, Default)]
+pub struct Growth {
+    /// The dendrite sets in the order in which they grew.
+    pub sets: Vec<DendriteSet>,
+    /// Tensors by name.
+    pub weights: Weights,
+}
+
+impl Network {
+    /// Prepare `model` for training its output `output` (by default the first float output).
+    pub fn prepare(model: &Model, output: Option<&str>) -> Result<Self> {
+        model.support()?;
+        let mut graph = Graph::from_model(model)?;
+        infer_shapes(&mut graph)?;
+        upgrade(&mut graph, WORKING_OPSET)?;
+        let output = choose_output(&graph, output)?;
+        graph.outputs = vec![output];
+        graph.prune();
+        let inputs = used_inputs(&graph);
+        graph.inputs.retain(|v| inputs.contains(v));
+        let fixed = fixed_batch(&graph, &graph.inputs.clone());
+        if let Some(size) = fixed {
+            let inputs = graph.inputs.clone();
+            free_batch(&mut graph, &inputs, size);
+        }
+        infer_shapes(&mut graph)?;
+        let (prediction, link) = before_link(&graph, output);
+        let name = graph.name_of(output).to_owned();
+        graph.outputs = vec![prediction];
+        graph.prune();
+        let batch_symbol = graph.inputs.iter().find_map(|v| match graph.value(*v).shape.as_ref()?.dim(0)? {
+            Dim::Symbol(s) => Some(s.clone()),
+            _ => None,
+        });
+        let (sites, not_sites) = find_sites(&graph)?;
+        Ok(Network { graph, prediction, output: name, link, sites, not_sites, fixed_batch: fixed, batch_symbol })
+    }
+
+    /// The graph with `growth` applied: trained weights in place of the file's, dendrites inserted.
+    pub fn grown(&self, growth: &Growth, reading: Reading) -> Result<Graph> {
+        let mut graph = self.graph.clone();
+        for (name, tensor) in &growth.weights {
+            if let Some(id) = graph.find(name).filter(|id| graph.constant(*id).is_some()) {
+                graph.set_constant(id, tensor.clone());
+            }
+        }
+        insert_into_graph(&mut graph, &self.sites, &growth.sets, &growth.weights, reading)?;
+        Ok(graph)
+    }
+
+    /// Record that the batch, and every other symbolic axis of the inputs, has the size of `shapes` (input name, shape).
+    /// Shapes inside the graph follow; what cannot be told stays symbolic.
+    pub fn bind_shapes(graph: &mut Graph, shapes: &[(String, Vec<usize>)]) -> Result<()> {
+        let mut bound: Vec<(String, usize)> = Vec::new();
+        for input in graph.inputs.clone() {
+            let Some((_, known)) = shapes.iter().find(|(name, _)| name == graph.name_of(input)) else { continue };
+            if let Some(shape) = &graph.value(input).shape {
+                for (dim, size) in shape.0.iter().zip(known) {
+                    if let Dim::Symbol(symbol) = dim {
+                        bound.push((symbol.clone(), *size));
+                    }
+                }
+            }
+            let element_type = graph.value(input).element_type;
+            graph.set_type(input, element_type, Some(Shape::known(known)));
+        }
+        let values: Vec<(ValueId, Shape)> =
+            graph.values().filter_map(|(id, v)| Some((id, v.shape.clone()?))).collect();
+        for (id, mut shape) in values {
+            for dim in &mut shape.0 {
+                if let Dim::Symbol(symbol) = dim {
+                    if let Some((_, size)) = bound.iter().find(|(s, _)| s == symbol) {
+                        *dim = Dim::Known(*size);
+                    }
+                }
+            }
+            let element_type = graph.value(id).element_type;
+            graph.set_type(id, element_type, Some(shape));
+        }
+        // What the symbols did not tell (dendrites' values, computed dimensions) the session infers.
+        infer_shapes(graph)?;
+        Ok(())
+    }
+
+    /// The site whose output is `name`.
+    pub fn site(&self, name: &str) -> Option<&Site> {
+        self.sites.iter().find(|s| s.name == name)
+    }
+}
+
+fn used_inputs(graph: &Graph) -> Vec<ValueId> {
+    let uses = graph.uses();
+    graph.inputs.iter().copied().filter(|v| !uses[v.index()].is_empty() || graph.outputs.contains(v)).collect()
+}
+
+fn choose_output(graph: &Graph, wanted: Option<&str>) -> Result<ValueId> {
+    let names = || graph.outputs.iter().map(|v| graph.name_of(*v)).collect::<Vec<_>>().join(", ");
+    let is_float = |id: &ValueId| graph.value(*id).element_type.is_some_and(|t| t.is_float());
+    match wanted {
+        Some(name) => {
+            let id = graph.outputs.iter().copied().find(|v| graph.name_of(*v) == name).ok_or_else(|| Error::Option {
+                reason: format!("the model has no output '{name}'; it has {}", names()),
+                hint: "choose one of them with --output".to_owned(),
+            })?;
+            if !is_float(&id) {
+                return Err(Error::Option {
+                    reason: format!("output '{name}' is not a float, no loss can be taken on it"),
+                    hint: "choose another with --output".to_owned(),
+                });
+            }
+            Ok(id)
+        }
+        None => graph.outputs.iter().copied().find(is_float).ok_or_else(|| Error::Option {
+            reason: format!("the model has no float output to train; it has {}", names()),
+            hint: "export the model with its scores (probabilities or logits) as an output".to_owned(),
+        }),
+    }
+}
+
+/// The value before a final softmax or sigmoid, since losses take logits.
+fn before_link(graph: &Graph, output: ValueId) -> (ValueId, Link) {
+    let mut value = output;
+    while let Some(node) = graph.value(value).producer().map(|id| graph.node(id)) {
+        match (node.domain.as_str(), node.op.as_str(), node.input(0)) {
+            ("", "Identity", Some(input)) => value = input,
+            ("", "Sigmoid", Some(input)) => return (input, Link::Sigmoid),
+            ("", "Softmax", Some(input)) => {
+                let axis = node.attributes.int("axis", -1);
+                if graph.rank(input) == Some(2) && (axis == -1 || axis == 1) {
+                    return (input, Link::Softmax);
+                }
+                break;
+            }
+            _ => break,
+        }
+    }
+    (output, Link::Identity)
+}

@@ -1,0 +1,464 @@
+//! The neuron phase: gradient descent on the main weights and the dendrites' connections (and, unless frozen, the
+//! dendrites), as one graph per step.
+//!
+//! Schedule: the learning rate is searched for once a phase, from high to low, one epoch each from the same start; then
+//! training goes on until validation stalls for `patience` epochs, the best weights are reloaded and the rate drops, until it
+//! has dropped [`DROPS`] times.
+
+use std::collections::{BTreeSet, HashSet};
+
+use dendrite_autodiff::{gradients, loss, optimizer, optimizer::{Algorithm, Optimizer}};
+use dendrite_onnx::{ElementType, Tensor, ValueId};
+use dendrite_runtime::{Loop, Session, SessionOptions, StateSlot};
+use dendrites::{
+    Weights,
+    fragment::{Reading, stop_value},
+    trainable,
+};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    data::Samples,
+    error::{Error, Result},
+    evaluate::{Evaluator, Score, batch_shape, write_rows},
+    network::{Growth, Network},
+    objective::Objective,
+    options::{Method, OptimizerKind, Options},
+    random::generator,
+};
+
+/// Times the learning rate drops before the phase ends.
+const DROPS: usize = 3;
+/// The factor of a drop.
+const DROP: f64 = 0.3;
+/// Relative improvement of the validation loss that resets the patience.
+const THRESHOLD: f64 = 1e-3;
+/// Learning rates tried for Adam and AdamW, from high to low.
+const ADAM_RATES: [f64; 5] = [3e-2, 1e-2, 3e-3, 1e-3, 3e-4];
+/// Learning rates tried for SGD.
+const SGD_RATES: [f64; 5] = [3e-1, 1e-1, 3e-2, 1e-2, 3e-3];
+
+/// The names of the weights that train in a neuron phase: those of the model that `--train` selects, every connection, and
+/// the dendrites' own unless the method freezes them.
+pub fn trained_names(network: &Network, growth: &Growth, options: &Options) -> Result<Vec<String>> {
+    let train: trainable::Train = match options.train.parse() {
+        Ok(train) => train,
+        Err(never) => match never {},
+    };
+    let main = trainable::trained(&network.graph, &network.sites, &train)?;
+    let mut names: Vec<String> = main.into_iter().map(|v| network.graph.name_of(v).to_owned()).collect();
+    for set in &growth.sets {
+        let Some(site) = network.site(&set.site) else { continue };
+        let own = [set.path("weight"), set.path("bias")];
+        for (name, _) in set.tensors(site, &growth.sets) {
+            if options.method != Method::Pb || !own.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// One training step as a session, its state on the device.
+pub struct Trainer {
+    step: Loop,
+    /// The names of the weights: the state's first tensors, moments follow.
+    names: Vec<String>,
+    initial: Vec<Tensor>,
+    batch: usize,
+    target: String,
+    weight: String,
+    learning_rate: String,
+    count: String,
+}
+
+const MEAN: &str = "training/loss";
+
+impl Trainer {
+    /// Build the training session of a grown network.
+    pub fn new(
+        network: &Network,
+        growth: &Growth,
+        names: &[String],
+        objective: &Objective,
+        samples: &Samples,
+        options: &Options,
+        session: &SessionOptions,
+    ) -> Result<Self> {
+        let batch = options.batch_for(samples.len());
+        let perforated = options.method == Method::Pb;
+        let reading = if perforated { Reading::Perforated } else { Reading::Direct };
+        let mut graph = network.grown(growth, reading)?;
+        let shapes: Vec<(String, Vec<usize>)> =
+            samples.fields().iter().map(|(name, array)| (name.clone(), batch_shape(array, batch))).collect();
+        Network::bind_shapes(&mut graph, &shapes)?;
+        let stops: HashSet<ValueId> = if perforated {
+            network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
+        } else {
+            HashSet::new()
+        };
+        let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
+        let mut start = Vec::new();
+        for id in &trained {
+            start.extend(graph.constant_to_input(*id));
+        }
+        let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
+        let values = loss::attach(&mut graph, network.prediction, &objective.loss)?;
+        let found = gradients(&mut graph, values.mean, &trained, &stops)?;
+        let (mut kept, mut pairs) = (Vec::new(), Vec::new());
+        for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
+            match gradient {
+                Some(gradient) => {
+                    pairs.push((weight, gradient));
+                    kept.push((graph.name_of(weight).to_owned(), initial));
+                }
+                // What the loss does not depend on stays a constant.
+                None => {
+                    graph.inputs.retain(|v| *v != weight);
+                    graph.set_constant(weight, initial);
+                }
+            }
+        }
+        if kept.is_empty() {
+            return Err(Error::Option {
+                reason: "nothing trains: the loss depends on no selected weight".to_owned(),
+                hint: "select weights with --train, or another output with --output".to_owned(),
+            });
+        }
+        let attached = optimizer::attach(&mut graph, &optimizer_of(options), &pairs)?;
+        let mean = graph.op("Identity", MEAN, &[values.mean], Default::default());
+        let mut state = Vec::new();
+        for ((name, initial), updated) in kept.iter().zip(&attached.updated) {
+            let output = graph.name_of(*updated).to_owned();
+            state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
+        }
+        for (input, output, shape) in &attached.state {
+            let dims = shape.as_known().unwrap_or_default();
+            state.push(StateSlot {
+                input: graph.name_of(*input).to_owned(),
+                output: graph.name_of(*output).to_owned(),
+                initial: Tensor::filled(ElementType::Float, &dims, 0.0),
+            });
+        }
+        graph.outputs = vec![mean];
+        graph.outputs.extend(&attached.updated);
+        graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
+        graph.prune();
+        let name = |v: ValueId| graph.name_of(v).to_owned();
+        let (target_name, weight) = (name(values.target), name(values.weight));
+        let (learning_rate, count) = (name(attached.learning_rate), name(attached.step));
+        let mut feeds: Vec<(String, ElementType, Vec<usize>)> = samples
+            .fields()
+            .iter()
+            .map(|(name, array)| (name.clone(), array.element_type(), batch_shape(array, batch)))
+            .collect();
+        feeds.push((target_name.clone(), target.element_type(), batch_shape(target, batch)));
+        feeds.push((weight.clone(), ElementType::Float, vec![batch]));
+        feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
+        feeds.push((count.clone(), ElementType::Float, vec![]));
+        let initial = state.iter().map(|s| s.initial.clone()).collect();
+        let names = kept.into_iter().map(|(name, _)| name).collect();
+        let step = Loop::new(
+            Session::from_graph(&graph, session)?,
+            state,
+            &feeds,
+            &[(MEAN.to_owned(), ElementType::Float, vec![])],
+        )?;
+        Ok(Trainer { step, names, initial, batch, target: target_name, weight, learning_rate, count })
+    }
+
+    /// The whole state, weights first.
+    pub fn state(&self) -> Result<Vec<Tensor>> {
+        Ok(self.step.state()?)
+    }
+
+    /// Continue from `state`.
+    pub fn set_state(&mut self, state: &[Tensor]) -> Result<()> {
+        Ok(self.step.set_state(state)?)
+    }
+
+    /// The weights in a state, by name.
+    pub fn weights(&self, state: &[Tensor]) -> Weights {
+        self.names.iter().cloned().zip(state.iter().cloned()).collect()
+    }
+
+    /// The state at the start with other weights: moments zero.
+    pub fn fresh_state(&self, weights_from: &[Tensor]) -> Vec<Tensor> {
+        let mut state = self.initial.clone();
+        let weights = self.names.len().min(weights_from.len());
+        state[..weights].clone_from_slice(&weights_from[..weights]);
+        state
+    }
+
+    /// One pass over `samples` in the order `order`; `steps` counts optimizer steps since its moments were zero. Returns
+    /// the mean loss.
+    pub fn epoch(&mut self, samples: &Samples, order: &[usize], lr: f64, steps: &mut u64) -> Result<f64> {
+        let mut buffer = Vec::new();
+        let (mut sum, mut seen) = (0.0, 0usize);
+        let mut losses = Vec::new();
+        self.step.write_f32(&self.learning_rate, &[lr as f32])?;
+        for rows in order.chunks(self.batch) {
+            let mut indices = rows.to_vec();
+            indices.resize(self.batch, rows[0]);
+            for (name, array) in samples.fields() {
+                write_rows(&mut self.step, name, array, &indices, &mut buffer)?;
+            }
+            if let Some(target) = samples.target() {
+                write_rows(&mut self.step, &self.target, target, &indices, &mut buffer)?;
+            }
+            let weights: Vec<f32> = (0..self.batch).map(|i| if i < rows.len() { 1.0 } else { 0.0 }).collect();
+            self.step.write_f32(&self.weight, &weights)?;
+            *steps += 1;
+            self.step.write_f32(&self.count, &[*steps as f32])?;
+            self.step.step()?;
+            self.step.read_f32(MEAN, &mut losses)?;
+            sum += f64::from(losses[0]) * rows.len() as f64;
+            seen += rows.len();
+        }
+        Ok(sum / seen.max(1) as f64)
+    }
+}
+
+fn optimizer_of(options: &Options) -> Optimizer {
+    let weight_decay = options.weight_decay;
+    let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
+    let algorithm = match options.optimizer {
+        OptimizerKind::AdamW => Algorithm::AdamW { beta1, beta2, epsilon, weight_decay },
+        OptimizerKind::Adam => Algorithm::Adam { beta1, beta2, epsilon, weight_decay },
+        OptimizerKind::Sgd => Algorithm::Sgd { momentum: 0.9, nesterov: false, weight_decay },
+    };
+    Optimizer { algorithm, clip_norm: options.clip_norm }
+}
+
+/// Where a neuron phase stands: everything that decides how it goes on, apart from tensors.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+pub struct Progress {
+    /// Epochs done.
+    pub epoch: usize,
+    /// The learning rate; `None` before the search.
+    pub lr: Option<f64>,
+    /// Drops so far.
+    pub drops: usize,
+    /// Epochs since the last improvement.
+    pub stalled: usize,
+    /// Optimizer steps since the moments were zero.
+    pub steps: u64,
+    /// The best validation loss of the phase, by which patience is measured.
+    pub best_loss: f64,
+    /// The metric of the best weights.
+    pub best_metric: f64,
+    /// Whether the phase has ended.
+    pub done: bool,
+}
+
+/// What an epoch tells the log.
+#[derive(Debug, Clone, Serialize)]
+pub struct EpochReport {
+    /// From 1 within the phase.
+    pub epoch: usize,
+    /// The learning rate.
+    pub lr: f64,
+    /// The mean training loss.
+    pub train_loss: f64,
+    /// The validation loss.
+    pub val_loss: f64,
+    /// The validation metric.
+    pub val_metric: f64,
+}
+
+/// A running neuron phase.
+pub struct NeuronPhase<'a> {
+    trainer: Trainer,
+    evaluator: &'a mut Evaluator,
+    train: &'a Samples,
+    val: &'a Samples,
+    options: &'a Options,
+    place: [u64; 2],
+    floor: f64,
+    /// Where it stands.
+    pub progress: Progress,
+    /// The state with the best validation loss.
+    pub best: Vec<Tensor>,
+    /// The score of the best state, once one was taken.
+    pub best_score: Option<Score>,
+}
+
+impl<'a> NeuronPhase<'a> {
+    /// A phase at its start: the weights as they are count as its first candidate. Weights whose validation metric is worse
+    /// than `floor` (the best model's) are taken only while there are none above it: they would not be accepted.
+    pub fn start(
+        trainer: Trainer,
+        evaluator: &'a mut Evaluator,
+        train: &'a Samples,
+        val: &'a Samples,
+        options: &'a Options,
+        place: [u64; 2],
+        floor: f64,
+    ) -> Result<Self> {
+        let best = trainer.state()?;
+        let mut phase = NeuronPhase {
+            trainer,
+            evaluator,
+            train,
+            val,
+            options,
+            place,
+            floor,
+            progress: Progress {
+                epoch: 0,
+                lr: options.lr,
+                drops: 0,
+                stalled: 0,
+                steps: 0,
+                best_loss: f64::INFINITY,
+                best_metric: 0.0,
+                done: false,
+            },
+            best: best.clone(),
+            best_score: None,
+        };
+        let score = phase.score(&best)?;
+        phase.take(best, score);
+        Ok(phase)
+    }
+
+    /// Continue a phase from a checkpoint.
+    pub fn resume(&mut self, progress: Progress, state: &[Tensor], best: Vec<Tensor>) -> Result<()> {
+        self.trainer.set_state(state)?;
+        self.best_score = Some(self.score(&best)?);
+        self.best = best;
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// The current state, for a checkpoint.
+    pub fn state(&self) -> Result<Vec<Tensor>> {
+        self.trainer.state()
+    }
+
+    /// The best weights so far.
+    pub fn best_weights(&self) -> Weights {
+        self.trainer.weights(&self.best)
+    }
+
+    fn score(&mut self, state: &[Tensor]) -> Result<Score> {
+        self.evaluator.set_weights(&self.trainer.weights(state))?;
+        self.evaluator.score(self.val)
+    }
+
+    fn better(&self, score: &Score) -> bool {
+        let metric = self.evaluator.metric();
+        let acceptable = |value: f64| !metric.worse(value, self.floor);
+        match (acceptable(score.metric), acceptable(self.progress.best_metric)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => score.loss < self.progress.best_loss,
+        }
+    }
+
+    fn take(&mut self, state: Vec<Tensor>, score: Score) {
+        self.progress.best_loss = score.loss;
+        self.progress.best_metric = score.metric;
+        self.best = state;
+        self.best_score = Some(score);
+    }
+
+    fn order(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.train.len()).collect();
+        if self.options.shuffle {
+            order.shuffle(&mut generator(self.options.seed, &[1, self.place[0], self.place[1], epoch]));
+        }
+        order
+    }
+
+    /// Search the learning rate: from high to low, an epoch each from the start; the first that is not beaten by the next
+    /// lower one wins.
+    fn search_rate(&mut self) -> Result<f64> {
+        let start = self.trainer.fresh_state(&self.best);
+        let rates = if self.options.optimizer == OptimizerKind::Sgd { SGD_RATES } else { ADAM_RATES };
+        let order = self.order(0);
+        let mut best: Option<(f64, f64)> = None;
+        for rate in rates {
+            self.trainer.set_state(&start)?;
+            self.trainer.epoch(self.train, &order, rate, &mut 0)?;
+            let state = self.trainer.state()?;
+            let loss = self.score(&state)?.loss;
+            match best {
+                Some((_, found)) if loss >= found => break,
+                _ if loss.is_finite() => best = Some((rate, loss)),
+                _ => {}
+            }
+        }
+        self.trainer.set_state(&start)?;
+        Ok(best.map_or(rates[rates.len() - 1], |(rate, _)| rate))
+    }
+
+    /// One epoch of training and its validation. `None` once the phase has ended.
+    pub fn epoch(&mut self) -> Result<Option<EpochReport>> {
+        if self.progress.done {
+            return Ok(None);
+        }
+        let lr = match self.progress.lr {
+            Some(lr) => lr,
+            None => {
+                let lr = self.search_rate()?;
+                self.progress.lr = Some(lr);
+                lr
+            }
+        };
+        self.progress.epoch += 1;
+        let order = self.order(self.progress.epoch as u64);
+        let train_loss = self.trainer.epoch(self.train, &order, lr, &mut self.progress.steps)?;
+        let state = self.trainer.state()?;
+        let score = self.score(&state)?;
+        let report = EpochReport {
+            epoch: self.progress.epoch,
+            lr,
+            train_loss,
+            val_loss: score.loss,
+            val_metric: score.metric,
+        };
+        if !score.loss.is_finite() || !train_loss.is_finite() {
+            self.drop_rate(lr)?;
+        } else if self.better(&score) {
+            let relevant = score.loss < self.progress.best_loss * (1.0 - THRESHOLD);
+            self.progress.stalled = if relevant { 0 } else { self.progress.stalled + 1 };
+            self.take(state, score);
+        } else {
+            self.progress.stalled += 1;
+        }
+        if self.progress.stalled >= self.options.patience {
+            self.drop_rate(lr)?;
+        }
+        if self.progress.epoch >= self.options.epochs {
+            self.progress.done = true;
+        }
+        Ok(Some(report))
+    }
+
+    /// Go back to the best weights with a lower rate, or end the phase.
+    fn drop_rate(&mut self, lr: f64) -> Result<()> {
+        if self.progress.drops >= DROPS {
+            self.progress.done = true;
+            return Ok(());
+        }
+        self.progress.drops += 1;
+        self.progress.stalled = 0;
+        self.progress.steps = 0;
+        self.progress.lr = Some(lr * DROP);
+        let state = self.trainer.fresh_state(&self.best);
+        self.trainer.set_state(&state)
+    }
+}
+
+/// The names of everything that any phase of a run may change in a structure: what an evaluator takes as inputs.
+pub fn changeable_names(network: &Network, growth: &Growth, options: &Options) -> Result<Vec<String>> {
+    let mut names: BTreeSet<String> = trained_names(network, growth, options)?.into_iter().collect();
+    for set in &growth.sets {
+        if let Some(site) = network.site(&set.site) {
+            names.extend(set.tensors(site, &growth.sets).into_iter().map(|(name, _)| name));
+        }
+    }
+    Ok(names.into_iter().collect())
+}

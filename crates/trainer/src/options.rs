@@ -1,0 +1,205 @@
+//! What a user can choose about a run, with the defaults.
+
+use dendrites::{Activation, Connection};
+use serde::{Deserialize, Serialize};
+
+/// How dendrites and weights learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The paper's: correlation-trained, frozen dendrites; the error that reaches lower layers ignores them.
+    Pb,
+    /// Gradient descent alone: dendrites start at random and train with everything else.
+    Gd,
+    /// Correlation-trained, then trained with everything else.
+    Hybrid,
+}
+
+impl Method {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Pb => "pb",
+            Method::Gd => "gd",
+            Method::Hybrid => "hybrid",
+        }
+    }
+}
+
+/// The activations candidates may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Activations {
+    Sigmoid,
+    Tanh,
+    Relu,
+    /// All three compete; a set takes the one that correlates best.
+    Mixed,
+}
+
+impl Activations {
+    /// The activations in the pool.
+    pub fn list(self) -> &'static [Activation] {
+        match self {
+            Activations::Sigmoid => &[Activation::Sigmoid],
+            Activations::Tanh => &[Activation::Tanh],
+            Activations::Relu => &[Activation::Relu],
+            Activations::Mixed => &[Activation::Relu, Activation::Tanh, Activation::Sigmoid],
+        }
+    }
+}
+
+/// The loss that trains and that acceptance is tested on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// By the target: cross-entropy for classes, binary cross-entropy behind a sigmoid, else the squared error.
+    Auto,
+    /// Cross-entropy of logits with classes or soft targets.
+    CrossEntropy,
+    /// Binary cross-entropy of logits.
+    Bce,
+    /// Squared error.
+    Mse,
+    /// Absolute error.
+    L1,
+    /// Huber's loss with delta 1.
+    Huber,
+    /// A loss given as an ONNX file.
+    File(std::path::PathBuf),
+}
+
+impl std::str::FromStr for LossKind {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        Ok(match s {
+            "auto" => LossKind::Auto,
+            "cross-entropy" => LossKind::CrossEntropy,
+            "bce" => LossKind::Bce,
+            "mse" => LossKind::Mse,
+            "l1" => LossKind::L1,
+            "huber" => LossKind::Huber,
+            file if file.ends_with(".onnx") => LossKind::File(file.into()),
+            other => {
+                return Err(format!(
+                    "'{other}' is no loss; one of auto, cross-entropy, bce, mse, l1, huber or a .onnx file"
+                ));
+            }
+        })
+    }
+}
+
+/// The optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum OptimizerKind {
+    AdamW,
+    Adam,
+    Sgd,
+}
+
+/// Every option of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Options {
+    /// How dendrites learn.
+    pub method: Method,
+    /// Patterns of sites that take dendrites; all if empty.
+    pub sites: Vec<String>,
+    /// Patterns of sites that do not.
+    pub exclude: Vec<String>,
+    /// Dendrites a neuron, at most (`neuron` connection); cycles, at most (`layer` connection).
+    pub dendrites: usize,
+    /// The connection.
+    pub connect: Connection,
+    /// Dendrites a site and cycle in the `layer` connection: a number, or a fraction of the site's neurons if below 1.
+    /// By default what the budget allows, or half the neurons.
+    pub width: Option<f64>,
+    /// Parameters the grown model may have; no limit by default.
+    pub max_parameters: Option<usize>,
+    /// Candidates a dendrite.
+    pub pool: usize,
+    /// Activations of candidates.
+    pub activation: Activations,
+    /// The loss.
+    pub loss: LossKind,
+    /// The output to train; by default the first float output.
+    pub output: Option<String>,
+    /// The array of targets.
+    pub target: String,
+    /// Arrays of inputs that are not called like them.
+    pub map: Vec<(String, String)>,
+    /// Epochs of a neuron phase, at most.
+    pub epochs: usize,
+    /// Epochs of a dendrite phase.
+    pub dendrite_epochs: usize,
+    /// Samples a step; by default chosen by the number of samples.
+    pub batch: Option<usize>,
+    /// Whether samples are drawn in a new order every epoch.
+    pub shuffle: bool,
+    /// The learning rate at which a neuron phase starts; searched for by default.
+    pub lr: Option<f64>,
+    /// The optimizer.
+    pub optimizer: OptimizerKind,
+    /// Weight decay (AdamW and SGD).
+    pub weight_decay: f64,
+    /// Largest norm of the gradient; no clipping by default.
+    pub clip_norm: Option<f64>,
+    /// Epochs without improvement before the learning rate drops.
+    pub patience: usize,
+    /// Attempts at a cycle before growth stops.
+    pub tries: usize,
+    /// Which weights train: `all`, `sites`, `head`, `dendrites` or a pattern.
+    pub train: String,
+    /// Whether a neuron phase without dendrites comes first.
+    pub finetune_first: bool,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Threads; all cores by default.
+    pub threads: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            method: Method::Hybrid,
+            sites: Vec::new(),
+            exclude: Vec::new(),
+            dendrites: 3,
+            connect: Connection::Neuron,
+            width: None,
+            max_parameters: None,
+            pool: 8,
+            activation: Activations::Relu,
+            loss: LossKind::Auto,
+            output: None,
+            target: "target".to_owned(),
+            map: Vec::new(),
+            epochs: 200,
+            dendrite_epochs: 10,
+            batch: None,
+            shuffle: true,
+            lr: None,
+            optimizer: OptimizerKind::AdamW,
+            weight_decay: 0.0,
+            clip_norm: None,
+            patience: 10,
+            tries: 2,
+            train: "all".to_owned(),
+            finetune_first: true,
+            seed: 0,
+            threads: None,
+        }
+    }
+}
+
+impl Options {
+    /// The batch for `samples` training samples: as asked, else about a hundredth of them within 16 and 128.
+    pub fn batch_for(&self, samples: usize) -> usize {
+        let chosen = self.batch.unwrap_or_else(|| (samples / 100).next_power_of_two().clamp(16, 128));
+        chosen.min(samples.max(1))
+    }
+}

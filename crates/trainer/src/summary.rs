@@ -1,0 +1,76 @@
+//! summary.json: the facts of a run.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{checkpoint::PhaseSummary, evaluate::Score, metric::Metric};
+
+/// The facts of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// The version of this form.
+    pub schema_version: u32,
+    /// Name and version of the tool.
+    pub tool: String,
+    /// The seed.
+    pub seed: u64,
+    /// The method.
+    pub method: String,
+    /// Where the run was computed.
+    pub device: String,
+    /// The input model.
+    pub before: Side,
+    /// The result.
+    pub after: Side,
+    /// Dendrites a neuron that were kept (`layer`: dendrites at the site that has most).
+    pub kept_dendrites: usize,
+    /// How far the exported file is from the evaluation session.
+    pub parity: Parity,
+    /// The phases in order.
+    pub phases: Vec<PhaseSummary>,
+    /// Wall time, resumed parts included.
+    pub seconds: f64,
+}
+
+/// One model's facts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Side {
+    /// Parameters.
+    pub parameters: usize,
+    /// Multiply-accumulates of one sample; `null` where a shape is unknown.
+    pub macs: Option<u64>,
+    /// Scores on validation.
+    pub val: Scores,
+    /// Scores on the test data, if there are any.
+    pub test: Option<Scores>,
+}
+
+/// Metric and loss by name.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Scores(pub BTreeMap<String, f64>);
+
+impl Scores {
+    /// The scores to report.
+    pub fn new(metric: Metric, score: &Score) -> Self {
+        Scores(BTreeMap::from([
+            ("loss".to_owned(), score.loss),
+            (metric.name().to_owned(), score.metric),
+        ]))
+    }
+
+    /// The metric that is not the loss, where there is one.
+    pub fn headline(&self) -> Option<(&str, f64)> {
+        self.0.iter().find(|(name, _)| *name != "loss").or(self.0.iter().next()).map(|(n, v)| (n.as_str(), *v))
+    }
+}
+
+/// Largest relative differences between the exported file and the evaluation session.
+#[derive(Debug, Clone, Serialize)]
+pub struct Parity {
+    /// In ONNX Runtime.
+    pub ort: f64,
+    /// In tract; `null` if it was not run.
+    pub tract: Option<f64>,
+}
