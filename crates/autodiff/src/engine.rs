@@ -171,7 +171,7 @@ fn differentiate(ctx: &Ctx<'_>, rule: rules::Rule, index: usize, input: ValueId)
     if let (Some(shape), true) = (x.shape(), gradient.tensor().is_none()) {
         let known = |s: &dendrite_onnx::Shape| s.0.iter().filter(|d| **d != dendrite_onnx::Dim::Unknown).count();
         if gradient.shape().is_none_or(|s| s.rank() != shape.rank() || known(&s) <= known(&shape)) {
-            ctx.b.graph_mut().set_type(gradient.id(), Some(x.element_type()), Some(shape));
+            gradient.typed(x.element_type(), Some(shape));
         }
     }
     Ok(Gradient::Some(gradient.id()))

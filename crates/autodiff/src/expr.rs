@@ -91,8 +91,7 @@ impl Builder {
         self.graph.borrow()
     }
 
-    /// The graph, for changing it. The borrow must end before the next expression is built.
-    pub fn graph_mut(&self) -> RefMut<'_, Graph> {
+    fn graph_mut(&self) -> RefMut<'_, Graph> {
         self.graph.borrow_mut()
     }
 
@@ -160,6 +159,30 @@ impl Builder {
         graph.set_type(id, Some(element_type), shape);
         drop(graph);
         self.value(id)
+    }
+
+    /// A new float32 input of the graph.
+    pub fn input(&self, name: &str, shape: &Shape) -> V<'_> {
+        let id = self.graph_mut().add_input(name, ElementType::Float, shape.clone());
+        self.value(id)
+    }
+
+    /// The parts of these sizes along the first axis.
+    pub fn split<'b>(&'b self, v: V<'b>, sizes: &[usize]) -> Vec<V<'b>> {
+        let lengths: Vec<i64> = sizes.iter().map(|n| *n as i64).collect();
+        let inputs = [Some(v.id), Some(self.ints(&lengths).id)];
+        let (element_type, shape) = (v.element_type(), v.shape());
+        let name = format!("{}/Split", self.name.borrow());
+        let pieces = self.graph_mut().add_node("Split", &name, &inputs, Attributes::new(), sizes.len());
+        let part = |size: &usize| {
+            shape.clone().map(|mut s| {
+                if let Some(first) = s.0.first_mut() {
+                    *first = Dim::Known(*size);
+                }
+                s
+            })
+        };
+        pieces.into_iter().zip(sizes).map(|(id, n)| self.value(id).typed(element_type, part(n))).collect()
     }
 
     /// Output `index` of a node, which is made to have it.
@@ -295,6 +318,12 @@ impl<'b> V<'b> {
     /// The value's id in the graph.
     pub fn id(self) -> ValueId {
         self.id
+    }
+
+    /// The same value, of which more is known.
+    pub fn typed(self, element_type: ElementType, shape: Option<Shape>) -> V<'b> {
+        self.b.graph_mut().set_type(self.id, Some(element_type), shape);
+        self
     }
 
     /// The builder.

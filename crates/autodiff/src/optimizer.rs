@@ -4,7 +4,7 @@
 //! computed once a step, constant ones are folded into the moments' scale, and small parameters are updated together as one
 //! vector.
 
-use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Shape, ValueId};
+use dendrite_onnx::{ElementType, Graph, Shape, ValueId};
 
 use crate::{
     error::{Error, Result},
@@ -147,22 +147,10 @@ fn parts<'b>(b: &'b Builder, block: &Block<'b>, new: V<'b>, params: &[(ValueId, 
     if block.members.len() == 1 {
         return vec![new];
     }
-    let sizes: Vec<i64> =
-        block.members.iter().map(|i| b.value(params[*i].0).known_count().unwrap_or(0) as i64).collect();
-    let inputs = [Some(new.id()), Some(b.ints(&sizes).id())];
-    let pieces = b.graph_mut().add_node("Split", "optimizer/split", &inputs, Attributes::new(), sizes.len());
-    let places = block.members.iter().zip(pieces).zip(&sizes);
-    places
-        .map(|((member, piece), size)| {
-            let shape = Shape(vec![Dim::Known(*size as usize)]);
-            b.graph_mut().set_type(piece, Some(ElementType::Float), Some(shape));
-            let param = b.value(params[*member].0);
-            match Size::all(param) {
-                Some(sizes) => b.value(piece).reshape(&sizes),
-                None => b.value(piece),
-            }
-        })
-        .collect()
+    let owners: Vec<V<'b>> = block.members.iter().map(|i| b.value(params[*i].0)).collect();
+    let sizes: Vec<usize> = owners.iter().map(|v| v.known_count().unwrap_or(0)).collect();
+    let pieces = b.split(new, &sizes).into_iter().zip(owners);
+    pieces.map(|(piece, owner)| Size::all(owner).map_or(piece, |sizes| piece.reshape(&sizes))).collect()
 }
 
 fn clip<'b>(b: &'b Builder, blocks: &mut [Block<'b>], limit: f64) -> V<'b> {
@@ -231,9 +219,9 @@ impl<'b> Update<'b> {
         let shape = p.shape().unwrap_or_default();
         let mut moment = |role: &str, next: &dyn Fn(V<'b>) -> V<'b>| -> V<'b> {
             let name = format!("optimizer/{role}/{}", block.name);
-            let old = b.graph_mut().add_input(&name, ElementType::Float, shape.clone());
-            let new = next(b.value(old));
-            state.push((old, new.id(), shape.clone()));
+            let old = b.input(&name, &shape);
+            let new = next(old);
+            state.push((old.id(), new.id(), shape.clone()));
             new
         };
         let decayed = |coupled: f64| if coupled == 0.0 { block.gradient } else { block.gradient + p * coupled };

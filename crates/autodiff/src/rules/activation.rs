@@ -33,12 +33,6 @@ rules! { RULES, exact, (c, dy, y);
         let t = x.unary("Softplus").tanh();
         dy * (t + x * (1.0 - t * t) * x.sigmoid())
     }];
-    // y = x * s with s = sigmoid(alpha * x)
-    "Swish"(x) => [{
-        let alpha = c.float("alpha", 1.0);
-        let s = (x * alpha).sigmoid();
-        dy * (s + y * (1.0 - s) * alpha)
-    }];
     "Softmax"(x) => [{
         let axis = c.axis("axis", -1, c.rank(x)?)?;
         let g = dy * y;

@@ -1,6 +1,6 @@
 //! Gathers and scatters.
 
-use dendrite_onnx::{Attributes, Dim, ElementType, Shape};
+use dendrite_onnx::{Attributes, ElementType, Shape};
 
 use super::{Answer, Ctx, movement, rules};
 use crate::{
@@ -74,8 +74,7 @@ fn gather<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, at: V<'b>) -> Result<V<'b>> {
     let sizes: Vec<Size<'b>> = front.iter().map(|a| Size::Of(x, *a)).collect();
     let zeros = c.b.filled(x.element_type(), &sizes, 0.0);
     let result = scatter_nd(zeros, at.unsqueeze(&[places]), dy.transpose(&dy_front));
-    c.b.graph_mut().set_type(result.id(), Some(x.element_type()), shape);
-    Ok(result.transpose(&back))
+    Ok(result.typed(x.element_type(), shape).transpose(&back))
 }
 
 fn gather_nd<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, at: V<'b>) -> Result<V<'b>> {
@@ -128,7 +127,5 @@ fn one_hot_values<'b>(c: &Ctx<'b>, dy: V<'b>, at: V<'b>, depth: V<'b>) -> Result
     let axes: Vec<usize> = (0..c.rank(dy)?).collect();
     let total = |v: V<'b>| v.sum(&axes, false).reshape(&[Size::Is(1)]);
     let (lit, all) = (total(dy * on), total(dy));
-    let both = c.b.concat(&[all - lit, lit], 0);
-    c.b.graph_mut().set_type(both.id(), Some(float), Some(Shape(vec![Dim::Known(2)])));
-    Ok(both)
+    Ok(c.b.concat(&[all - lit, lit], 0))
 }
