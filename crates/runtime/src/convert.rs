@@ -146,14 +146,20 @@ fn host_len(name: &str, value: &DynTensor) -> Result<usize> {
         .ok_or_else(|| Error::port(name, "the tensor's elements have no raw form"))
 }
 
+/// Type and shape of a value.
+pub(crate) fn facts(name: &str, value: &DynTensor) -> Result<(ElementType, Vec<usize>)> {
+    let shape = value.shape().iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect();
+    let ty = element_type(*value.data_type()).ok_or_else(|| Error::port(name, "unknown element type"))?;
+    Ok((ty, shape))
+}
+
 /// A copy of a value that belongs to us, fetched from the device if need be.
 pub(crate) fn from_ort(name: &str, value: &DynTensor) -> Result<Tensor> {
     if !value.memory_info().is_cpu_accessible() {
         let host = value.to(AllocationDevice::CPU, 0).map_err(Error::run)?;
         return from_ort(name, &host);
     }
-    let shape: Vec<usize> = value.shape().iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect();
-    let ty = element_type(*value.data_type()).ok_or_else(|| Error::port(name, "unknown element type"))?;
+    let (ty, shape) = facts(name, value)?;
     if ty == ElementType::String {
         let (_, strings) = value.try_extract_strings().map_err(Error::run)?;
         let proto = TensorProto {

@@ -12,6 +12,7 @@ mod environment;
 pub mod error;
 pub mod library;
 mod looping;
+mod probe;
 mod session;
 mod shapes;
 

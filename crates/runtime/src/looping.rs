@@ -14,6 +14,7 @@ use std::{
 
 use dendrite_onnx::{ElementType, Tensor};
 use ort::{
+    AsPointer,
     memory::Allocator,
     session::{IoBinding, RunOptions},
     value::DynTensor,
@@ -196,10 +197,15 @@ impl Loop {
             binding.bind_input(&feed.name, &feed.tensor).map_err(Error::run)?;
             feed.stale[self.current] = false;
         }
-        self.session
-            .inner
-            .run_binding_with_options(binding, &self.control.options)
-            .map_err(|e| if self.control.raised.load(Ordering::SeqCst) { Error::Interrupted } else { Error::run(e) })?;
+        // `run_binding` of the crate would wrap every bound output anew at each step, only to have them dropped.
+        // SAFETY: session, options and binding are alive, the session is the one the binding was made for, and `&mut self`
+        // keeps every other run of it away; the status is used once.
+        let status = unsafe {
+            let session = self.session.inner.ptr_mut();
+            let status = (ort::api().RunWithBinding)(session, self.control.options.ptr(), binding.ptr());
+            ort::Error::result_from_status(status)
+        };
+        status.map_err(|e| if self.control.is_terminated() { Error::Interrupted } else { Error::run(e) })?;
         if self.session.device() != Device::Cpu {
             binding.synchronize_outputs().map_err(Error::run)?;
         }

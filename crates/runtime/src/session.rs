@@ -11,6 +11,7 @@ use ort::{
         HasSelectedOutputs, OutputSelector, RunOptions,
         builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
     },
+    value::{DynTensor, DynTensorValueType},
 };
 use prost::Message;
 
@@ -107,6 +108,9 @@ pub struct Port {
 /// The size above which a protobuf message cannot be read.
 const MESSAGE_LIMIT: usize = i32::MAX as usize;
 
+/// Type, shape and, if small, contents of an output.
+pub(crate) type Glance = (ElementType, Vec<usize>, Option<Tensor>);
+
 /// A loaded model.
 pub struct Session {
     pub(crate) inner: ort::session::Session,
@@ -202,6 +206,24 @@ impl Session {
     ///
     /// `feeds` may also name initializers that the model allows to be overridden.
     pub fn run(&mut self, feeds: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        self.run_with(feeds, convert::from_ort)
+    }
+
+    /// Run the model and return what its outputs are, with copies of those of at most `most` elements.
+    pub(crate) fn run_glancing(&mut self, feeds: &[(&str, &Tensor)], most: usize) -> Result<Vec<(String, Glance)>> {
+        self.run_with(feeds, |name, value| {
+            let (element_type, shape) = convert::facts(name, value)?;
+            let is_small = shape.iter().product::<usize>() <= most;
+            let contents = is_small.then(|| convert::from_ort(name, value)).transpose()?;
+            Ok((element_type, shape, contents))
+        })
+    }
+
+    fn run_with<T>(
+        &mut self,
+        feeds: &[(&str, &Tensor)],
+        read: impl Fn(&str, &DynTensor) -> Result<T>,
+    ) -> Result<Vec<(String, T)>> {
         for input in &self.inputs {
             if !feeds.iter().any(|(name, _)| *name == input.name) {
                 return Err(Error::port(&input.name, "the input is missing"));
@@ -222,8 +244,8 @@ impl Session {
         outputs
             .into_iter()
             .map(|(name, value)| {
-                let value = value.downcast::<ort::value::DynTensorValueType>().map_err(Error::run)?;
-                Ok((name.to_owned(), convert::from_ort(name, &value)?))
+                let value = value.downcast::<DynTensorValueType>().map_err(Error::run)?;
+                Ok((name.to_owned(), read(name, &value)?))
             })
             .collect()
     }

@@ -191,3 +191,61 @@ fn unpack(wheel: &Path, folder: &Path) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_wheel_with_another_hash_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.whl");
+        fs::write(&file, b"abc").unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(verify(&file, abc).is_ok());
+        let error = verify(&file, WHEELS[0].hash).unwrap_err();
+        assert!(error.to_string().contains("a.whl has SHA-256 ba7816"), "{error}");
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn only_library_providers_and_licences_leave_the_wheel() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheel = folder.path().join("a.whl");
+        let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+        let (library, provider) =
+            (format!("{prefix}onnxruntime{suffix}"), format!("{prefix}onnxruntime_providers_cuda{suffix}"));
+        let mut writer = zip::ZipWriter::new(fs::File::create(&wheel).unwrap());
+        for name in [
+            "onnxruntime/LICENSE",
+            &format!("onnxruntime/capi/{library}"),
+            &format!("onnxruntime/capi/{provider}"),
+            "onnxruntime/capi/onnxruntime_pybind11_state.so",
+            "onnxruntime/capi/../../onnxruntime_providers_evil",
+            "onnxruntime/__init__.py",
+            "onnxruntime-1.31.1.dist-info/METADATA",
+        ] {
+            writer.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+            writer.write_all(name.as_bytes()).unwrap();
+        }
+        writer.finish().unwrap();
+        let out = folder.path().join("out");
+        unpack(&wheel, &out).unwrap();
+        let mut names: Vec<String> =
+            fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        let mut expected = vec!["LICENSE".to_owned(), library, provider];
+        expected.sort();
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn every_pinned_hash_is_one() {
+        for wheel in &WHEELS {
+            assert!(wheel.hash.len() == 64 && wheel.hash.chars().all(|c| c.is_ascii_hexdigit()), "{}", wheel.platform);
+        }
+    }
+}

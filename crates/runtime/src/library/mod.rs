@@ -5,6 +5,8 @@
 //! ([`mod@install`]). Nothing is ever fetched when the program is built.
 
 pub mod install;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
