@@ -3,7 +3,8 @@
 //!     cargo run --release -p dendrite-onnx --example writeback -- FOLDER...
 //!
 //! Each file goes four ways: decoded and encoded; through an empty patch to a file; through a patch that walks the whole
-//! file and puts every initializer where it was; into a working copy (counted, since not every file is supported).
+//! file and puts every initializer where it was; into a working copy (counted, since not every file is supported). Files
+//! in which `check` finds errors are listed with the first one.
 
 use std::{
     error::Error,
@@ -12,7 +13,7 @@ use std::{
     process::ExitCode,
 };
 
-use dendrite_onnx::{Graph, Model, Patch, file};
+use dendrite_onnx::{Graph, Model, Patch, Severity, check, file};
 use prost::Message;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -23,7 +24,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     files.sort();
     let out = std::env::temp_dir().join(format!("writeback-{}", std::process::id()));
     fs::create_dir_all(&out)?;
-    let (mut encoded, mut written, mut walked, mut graphs) = (0, 0, 0, 0);
+    let (mut encoded, mut written, mut walked, mut graphs, mut valid) = (0, 0, 0, 0, 0);
     for path in &files {
         let original = fs::read(path)?;
         let model = match Model::open(path) {
@@ -33,7 +34,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 continue;
             }
         };
-        let mut count = |name: &str, counter: &mut usize, same: bool| {
+        let count = |name: &str, counter: &mut usize, same: bool| {
             *counter += usize::from(same);
             if !same {
                 println!("{}: differs when {name}", path.display());
@@ -52,6 +53,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
         let same = patch.apply(&model).is_ok_and(|bytes| bytes == original);
         count("walked", &mut walked, same);
+        match check(&model).into_iter().find(|f| f.severity == Severity::Error) {
+            None => valid += 1,
+            Some(finding) => println!("{}: {finding}", path.display()),
+        }
         match Graph::from_model(&model) {
             Ok(_) => graphs += 1,
             Err(error) => println!("{}: no working copy: {error}", path.display()),
@@ -60,7 +65,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     fs::remove_dir_all(&out)?;
     let total = files.len();
     println!(
-        "{total} files: {encoded} re-encoded, {written} written, {walked} walked byte for byte; {graphs} working copies"
+        "{total} files: {encoded} re-encoded, {written} written, {walked} walked byte for byte; {graphs} working \
+         copies, {valid} without errors"
     );
     let all = total > 0 && [encoded, written, walked].iter().all(|n| *n == total);
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
