@@ -296,7 +296,11 @@ def convolution():
         conv((1, 2, 5, 6), (2, 2, 3, 2), auto_pad=auto_pad, strides=[2, 2])
     conv((1, 2, 3, 3, 4), (2, 2, 2, 2, 2), bias=True, pads=[0, 1, 0, 1, 0, 0])
     conv((1, 2, 4, 3, 4), (2, 1, 2, 2, 2), group=2, strides=[2, 1, 2], pads=[1, 0, 0, 0, 1, 0])
-    # Large enough for the formulation by taps.
+    # Sizes for which the gradient of the weights takes other forms: by tap, joined columns, columns in groups.
+    conv((1, 16, 16, 17), (1, 16, 2, 1), pads=[0, 0, 1, 0])
+    conv((2, 2, 2, 3), (12, 2, 2, 3), pads=[1, 1, 0, 1])
+    conv((2, 3, 2, 2), (9, 3, 1, 1))
+    conv((1, 2, 21, 20), (2, 1, 2, 2), group=2, pads=[1, 0, 0, 1])
     conv((1, 1, 12, 12), (2, 1, 3, 3), pads=[1, 1, 1, 1])
     conv((1, 2, 12, 10), (2, 1, 2, 3), group=2, pads=[1, 1, 0, 1])
     conv((1, 2, 21, 11), (2, 2, 2, 2), strides=[2, 1], pads=[1, 0, 0, 0])

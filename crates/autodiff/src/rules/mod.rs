@@ -9,6 +9,7 @@ mod averaging;
 mod convolution;
 mod elementwise;
 mod indexing;
+mod kernel;
 mod linear;
 mod movement;
 mod normalization;
