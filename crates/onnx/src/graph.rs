@@ -176,12 +176,13 @@ impl Graph {
 
     fn read_node(&mut self, node: &NodeProto, model: &Model) -> Result<()> {
         let domain = standard_domain(node.domain());
-        if domain.is_empty() && node.op_type() == "Constant" {
-            if let (Some(name), Some(tensor)) = (node.output.first(), constant_node_tensor(node, model)?) {
-                let id = self.named(name);
-                self.set_constant(id, tensor);
-                return Ok(());
-            }
+        if domain.is_empty()
+            && node.op_type() == "Constant"
+            && let (Some(name), Some(tensor)) = (node.output.first(), constant_node_tensor(node, model)?)
+        {
+            let id = self.named(name);
+            self.set_constant(id, tensor);
+            return Ok(());
         }
         let ids = |graph: &mut Self, names: &[String]| -> Vec<Option<ValueId>> {
             names.iter().map(|n| (!n.is_empty()).then(|| graph.named(n))).collect()
@@ -208,11 +209,11 @@ impl Graph {
     fn declare(&mut self, id: ValueId, info: &ValueInfoProto) {
         let value = &mut self.values[id.index()];
         match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+            // A constant is what it holds, whatever is declared.
+            Some(type_proto::Value::TensorType(_)) if value.constant.is_some() => {}
             Some(type_proto::Value::TensorType(tensor)) => {
-                if value.constant.is_none() {
-                    value.element_type = ElementType::from_code(tensor.elem_type());
-                    value.shape = tensor.shape.as_ref().map(read_shape);
-                }
+                value.element_type = ElementType::from_code(tensor.elem_type());
+                value.shape = tensor.shape.as_ref().map(read_shape);
             }
             Some(_) => value.other_type = info.r#type.clone(),
             None => {}
@@ -489,10 +490,10 @@ impl Graph {
         let mut live = vec![false; self.nodes.len()];
         let mut stack: Vec<ValueId> = self.outputs.clone();
         while let Some(value) = stack.pop() {
-            if let Some(producer) = self.value(value).producer {
-                if !std::mem::replace(&mut live[producer.index()], true) {
-                    stack.extend(self.reads(self.node(producer)));
-                }
+            if let Some(producer) = self.value(value).producer
+                && !std::mem::replace(&mut live[producer.index()], true)
+            {
+                stack.extend(self.reads(self.node(producer)));
             }
         }
         for id in self.node_ids() {

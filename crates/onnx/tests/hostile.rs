@@ -522,8 +522,13 @@ fn rich() -> Vec<u8> {
     with_unknown_fields(&proto)
 }
 
+/// More with `PROPTEST_CASES`.
+fn case_count() -> u32 {
+    env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: case_count(), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn flipped_bytes_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), cut in prop::option::weighted(0.1, any::<prop::sample::Index>())) {

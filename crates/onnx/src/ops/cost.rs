@@ -58,11 +58,13 @@ fn is_weight(graph: &Graph, node: &Node, position: Option<usize>, value: ValueId
     if !tensor.element_type().is_float() {
         return false;
     }
-    let setting = match (node.op.as_str(), position) {
-        ("BatchNormalization", Some(3 | 4)) | ("Resize", Some(1 | 2)) | ("Upsample", Some(1)) => true,
-        ("Pad" | "Dropout" | "Clip" | "Range" | "OneHot", Some(_)) => true,
-        _ => false,
-    };
+    let setting = matches!(
+        (node.op.as_str(), position),
+        ("BatchNormalization", Some(3 | 4))
+            | ("Resize", Some(1 | 2))
+            | ("Upsample", Some(1))
+            | ("Pad" | "Dropout" | "Clip" | "Range" | "OneHot", Some(_))
+    );
     // A number alone is a setting (an epsilon, a scale) unless it is a weight by its place, in a layer of one channel.
     let layer = matches!(
         node.op.as_str(),
@@ -74,8 +76,8 @@ fn is_weight(graph: &Graph, node: &Node, position: Option<usize>, value: ValueId
             | "LayerNormalization"
             | "InstanceNormalization"
     );
-    node.domain.is_empty() && !setting && (tensor.len() > 1 || (layer && !tensor.shape().is_empty()))
-        || (!node.domain.is_empty() && tensor.len() > 1)
+    let alone = tensor.len() == 1 && !(node.domain.is_empty() && layer && !tensor.shape().is_empty());
+    !setting && !alone && !tensor.is_empty()
 }
 
 // ---- multiply-accumulates ---------------------------------------------------------------------------------------------
