@@ -1,0 +1,254 @@
+//! `dendrite inspect`: what is in a model.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use dendrite_onnx::{
+    Dim, Graph, Model, NodeId, Shape, ValueId,
+    ops::cost::{model_macs, model_parameters, node_cost},
+};
+use dendrite_runtime::infer_shapes;
+use serde::Serialize;
+
+use crate::{
+    failure::{Failure, Outcome},
+    output::{Output, bytes, grouped},
+};
+
+/// Show opset, inputs and outputs, parameters, work and memory of a model
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// List every node with its shapes and cost
+    #[arg(long)]
+    layers: bool,
+    /// Give a symbolic dimension a size, for the cost of models that depend on one
+    #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = dimension)]
+    dimensions: Vec<(String, usize)>,
+}
+
+fn dimension(text: &str) -> Result<(String, usize), String> {
+    let (name, size) = text.split_once('=').ok_or("expected NAME=SIZE")?;
+    Ok((name.to_owned(), size.parse().map_err(|_| format!("'{size}' is no size"))?))
+}
+
+/// What is said of a model. Costs are for one sample.
+#[derive(Serialize)]
+struct Facts {
+    model: PathBuf,
+    bytes: usize,
+    ir_version: i64,
+    opset: BTreeMap<String, i64>,
+    producer: String,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    nodes: usize,
+    parameters: usize,
+    macs: Option<u64>,
+    weight_bytes: u64,
+    /// The largest sum of values alive at once, weights aside.
+    activation_bytes: Option<u64>,
+    operators: BTreeMap<String, usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<Vec<Layer>>,
+}
+
+#[derive(Serialize)]
+struct Port {
+    name: String,
+    element_type: Option<String>,
+    shape: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Layer {
+    name: String,
+    operator: String,
+    outputs: Vec<Port>,
+    parameters: usize,
+    macs: Option<u64>,
+}
+
+pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    let model = Model::open(&args.model)?;
+    model.support()?;
+    let mut graph = Graph::from_model(&model)?;
+    resize(&mut graph, &args.dimensions)?;
+    if let Err(e) = infer_shapes(&mut graph) {
+        out.warn(format_args!("shapes are not known: {e}"));
+    }
+    let facts = collect(args, &model, &graph)?;
+    if out.is_json() { out.object(facts)? } else { print(&facts, out)? }
+    Ok(Outcome::Success)
+}
+
+/// Put the sizes asked for in the place of symbols of the inputs.
+fn resize(graph: &mut Graph, sizes: &[(String, usize)]) -> Result<(), Failure> {
+    let mut used = vec![false; sizes.len()];
+    for input in graph.inputs.clone() {
+        let value = graph.value(input);
+        let (element_type, Some(mut shape)) = (value.element_type, value.shape.clone()) else { continue };
+        for dim in &mut shape.0 {
+            let found = match dim {
+                Dim::Symbol(symbol) => sizes.iter().position(|(name, _)| name == symbol),
+                _ => None,
+            };
+            if let Some(i) = found {
+                *dim = Dim::Known(sizes[i].1);
+                used[i] = true;
+            }
+        }
+        graph.set_type(input, element_type, Some(shape));
+    }
+    match used.iter().position(|used| !used) {
+        Some(i) => {
+            let message = format!("no input has a dimension called '{}'", sizes[i].0);
+            Err(Failure::new(message, Some("`dendrite inspect` without --dim shows the names")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn collect(args: &Args, model: &Model, graph: &Graph) -> Result<Facts, Failure> {
+    let proto = model.proto();
+    let port = |id: &ValueId| {
+        let value = graph.value(*id);
+        Port {
+            name: value.name.clone(),
+            element_type: value.element_type.map(|t| t.name().to_owned()),
+            shape: value.shape.as_ref().map(Shape::to_string),
+        }
+    };
+    let mut operators = BTreeMap::new();
+    for (_, node) in graph.nodes() {
+        *operators.entry(operator(&node.domain, &node.op)).or_insert(0) += 1;
+    }
+    let order = graph.topological_order()?;
+    let layers = args.layers.then(|| {
+        order
+            .iter()
+            .map(|id| {
+                let (node, cost) = (graph.node(*id), node_cost(graph, *id));
+                Layer {
+                    name: node.name.clone(),
+                    operator: operator(&node.domain, &node.op),
+                    outputs: node.outputs.iter().flatten().map(port).collect(),
+                    parameters: cost.parameters,
+                    macs: cost.macs,
+                }
+            })
+            .collect()
+    });
+    let opset = graph.opsets.iter().map(|(domain, version)| {
+        (if domain.is_empty() { "ai.onnx".to_owned() } else { domain.clone() }, *version)
+    });
+    let weight_bytes = graph.values().filter_map(|(_, v)| Some(v.constant.as_ref()?.bytes().len() as u64)).sum();
+    Ok(Facts {
+        model: args.model.clone(),
+        bytes: model.bytes().len(),
+        ir_version: model.ir_version(),
+        opset: opset.collect(),
+        producer: format!("{} {}", proto.producer_name(), proto.producer_version()).trim().to_owned(),
+        inputs: graph.inputs.iter().map(port).collect(),
+        outputs: graph.outputs.iter().map(port).collect(),
+        nodes: graph.nodes().count(),
+        parameters: model_parameters(graph),
+        macs: model_macs(graph),
+        weight_bytes,
+        activation_bytes: activation_bytes(graph, &order),
+        operators,
+        layers,
+    })
+}
+
+fn operator(domain: &str, op: &str) -> String {
+    if domain.is_empty() { op.to_owned() } else { format!("{domain}.{op}") }
+}
+
+/// The most bytes of inputs and computed values that are alive at once when nodes run in `order` and a value dies with its
+/// last reader, for one sample; `None` where a size is not known.
+fn activation_bytes(graph: &Graph, order: &[NodeId]) -> Option<u64> {
+    let batch: Vec<&Dim> = graph.inputs.iter().filter_map(|i| graph.value(*i).shape.as_ref()?.0.first()).collect();
+    let size = |id: ValueId| -> Option<u64> {
+        let value = graph.value(id);
+        let dims = value.shape.as_ref()?.0.iter().map(|d| match d {
+            Dim::Known(n) => Some(*n),
+            symbol @ Dim::Symbol(_) if batch.contains(&symbol) => Some(1),
+            _ => None,
+        });
+        let count = dims.into_iter().try_fold(1usize, |n, d| n.checked_mul(d?))?;
+        Some(value.element_type?.byte_len(count)? as u64)
+    };
+    let mut last = vec![0; graph.value_count()];
+    for (position, id) in order.iter().enumerate() {
+        graph.reads(graph.node(*id)).iter().for_each(|v| last[v.index()] = position);
+    }
+    graph.outputs.iter().for_each(|v| last[v.index()] = order.len());
+    let mut alive: u64 = graph.inputs.iter().map(|v| size(*v)).sum::<Option<u64>>()?;
+    let mut most = alive;
+    for (position, id) in order.iter().enumerate() {
+        let node = graph.node(*id);
+        for output in node.outputs.iter().flatten() {
+            alive = alive.checked_add(size(*output)?)?;
+        }
+        most = most.max(alive);
+        let mut done = graph.reads(node);
+        done.extend(node.outputs.iter().flatten());
+        done.sort();
+        done.dedup();
+        for value in done {
+            if last[value.index()] <= position && graph.constant(value).is_none() {
+                alive = alive.saturating_sub(size(value)?);
+            }
+        }
+    }
+    Some(most)
+}
+
+fn print(facts: &Facts, out: &Output) -> Result<(), Failure> {
+    let opsets: Vec<String> = facts.opset.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    let unknown = || "depends on symbols, give them sizes with --dim".to_owned();
+    let mut rows = vec![
+        ("model", format!("{} ({})", facts.model.display(), bytes(facts.bytes as u64))),
+        ("producer", if facts.producer.is_empty() { "unknown".to_owned() } else { facts.producer.clone() }),
+        ("format", format!("IR {}, opset {}", facts.ir_version, opsets.join(", "))),
+        ("nodes", grouped(facts.nodes as u64)),
+        ("parameters", format!("{} ({})", grouped(facts.parameters as u64), bytes(facts.weight_bytes))),
+        ("MACs", facts.macs.map_or_else(unknown, |n| format!("{} a sample", grouped(n)))),
+        ("activations", facts.activation_bytes.map_or_else(unknown, |n| format!("{} a sample at most", bytes(n)))),
+    ];
+    let port = |p: &Port| {
+        let shape = p.shape.as_deref().unwrap_or("of unknown rank");
+        format!("{} {}{}", p.name, p.element_type.as_deref().unwrap_or("not a tensor "), shape)
+    };
+    rows.extend(facts.inputs.iter().map(|p| ("input", port(p))));
+    rows.extend(facts.outputs.iter().map(|p| ("output", port(p))));
+    let mut operators: Vec<_> = facts.operators.iter().collect();
+    operators.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let operators: Vec<String> = operators.iter().map(|(op, count)| format!("{op} {count}")).collect();
+    rows.push(("operators", operators.join(", ")));
+    for (name, text) in rows {
+        out.line(format_args!("{} {text}", out.strong(&format!("{name:<11}"))))?;
+    }
+    let Some(layers) = &facts.layers else { return Ok(()) };
+    let number = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| if n == 0 { String::new() } else { grouped(n) });
+    let rows: Vec<Vec<String>> = layers
+        .iter()
+        .map(|layer| {
+            let first = layer.outputs.first();
+            let shape = first.and_then(|o| o.shape.clone()).unwrap_or_default();
+            let output = first.map(|o| o.name.clone()).unwrap_or_default();
+            let name = if layer.name.is_empty() { output.clone() } else { layer.name.clone() };
+            vec![
+                name,
+                layer.operator.clone(),
+                output,
+                shape,
+                number(Some(layer.parameters as u64)),
+                number(layer.macs),
+            ]
+        })
+        .collect();
+    out.line("")?;
+    out.table(&["node", "operator", "output", "shape", "parameters", "MACs"], &[4, 5], &rows)
+}
