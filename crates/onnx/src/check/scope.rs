@@ -260,7 +260,11 @@ impl<'a> Scope<'_, 'a> {
         if circle.is_empty() {
             for (place, name) in level.early {
                 let message = format!("value '{name}' is read before it is computed");
-                self.checker.error(&place, message, "sort the nodes (onnx.helper or the exporter can)");
+                self.checker.error(
+                    &place,
+                    message,
+                    "nodes must be listed in the order of computation; export the model again",
+                );
             }
             return;
         }
