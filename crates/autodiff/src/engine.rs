@@ -67,6 +67,8 @@ fn check(graph: &Graph, loss: ValueId) -> Result<()> {
 /// The values that depend on one of `wrt` and on which the loss depends.
 struct Path {
     on: Vec<bool>,
+    /// Of those, the values whose gradient is passed to what computes them.
+    leads: Vec<bool>,
 }
 
 impl Path {
@@ -85,17 +87,24 @@ impl Path {
         needed[loss.index()] = true;
         for id in order.iter().rev() {
             let node = graph.node(*id);
-            // A stop that is differentiated itself does not lead further back.
             let leads = |v: &ValueId| needed[v.index()] && depends[v.index()] && !stops.contains(v);
             if node.outputs.iter().flatten().any(leads) {
                 graph.reads(node).iter().for_each(|v| needed[v.index()] = true);
             }
         }
-        Path { on: depends.iter().zip(&needed).map(|(d, n)| *d && *n).collect() }
+        let on: Vec<bool> = depends.iter().zip(&needed).map(|(d, n)| *d && *n).collect();
+        let mut leads = on.clone();
+        // A stop that is differentiated itself leads no further back.
+        stops.iter().for_each(|v| leads[v.index()] = false);
+        Path { on, leads }
     }
 
     fn holds(&self, v: ValueId) -> bool {
         self.on.get(v.index()).copied().unwrap_or(false)
+    }
+
+    fn leads_through(&self, v: ValueId) -> bool {
+        self.leads.get(v.index()).copied().unwrap_or(false)
     }
 }
 
@@ -113,7 +122,7 @@ fn sweep(b: &Builder, order: &[NodeId], path: &Path, loss: ValueId, wrt: &[Value
         }
         let mut gradients = Vec::with_capacity(node.outputs.len());
         for output in &node.outputs {
-            let Some(output) = output.filter(|v| path.holds(*v)) else {
+            let Some(output) = output.filter(|v| path.leads_through(*v)) else {
                 gradients.push(None);
                 continue;
             };
