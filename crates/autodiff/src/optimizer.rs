@@ -233,7 +233,7 @@ impl<'b> Update<'b> {
                 let p = decay.map_or(p, |decay| p * decay);
                 p - m / (v.sqrt() + epsilon) * rate
             }
-            Update::Sgd { rate, momentum, coupled, .. } if momentum == 0.0 => p - decayed(coupled) * rate,
+            Update::Sgd { rate, momentum: 0.0, coupled, .. } => p - decayed(coupled) * rate,
             Update::Sgd { rate, momentum, nesterov, coupled } => {
                 let g = decayed(coupled);
                 let v = moment("v", &|v| v * momentum + g);

@@ -374,3 +374,74 @@ fn real_models_agree_with_differences() {
         assert!((difference - norm).abs() < 1e-2 * norm, "{file}: {norm} is not {difference}");
     }
 }
+
+/// Batch statistics: the operator's gradients are those of the formula written out.
+#[test]
+fn batch_normalization_in_training_mode() {
+    let shapes: [&[usize]; 3] = [&[4, 3, 2, 2], &[3], &[3]];
+    let results: Vec<Vec<Vec<f32>>> = [true, false]
+        .into_iter()
+        .map(|operator| {
+            let mut graph = Graph::new("training", WORKING_OPSET);
+            let wrt: Vec<ValueId> = ["x", "s", "b"].iter().zip(shapes).map(|(n, s)| input(&mut graph, n, s)).collect();
+            let y = if operator {
+                let mean = graph.add_constant("mean", Tensor::from_f32(&[3], &[0.0; 3]));
+                let variance = graph.add_constant("variance", Tensor::from_f32(&[3], &[1.0; 3]));
+                let inputs: Vec<_> = wrt.iter().copied().chain([mean, variance]).map(Some).collect();
+                let attributes = Attributes::new().with("training_mode", 1i64);
+                let y = graph.add_node("BatchNormalization", "y", &inputs, attributes, 3)[0];
+                graph.set_type(y, Some(ElementType::Float), Some(Shape::known(shapes[0])));
+                y
+            } else {
+                Builder::scope(&mut graph, "formula", |b| {
+                    let (x, s, t) = (b.value(wrt[0]), b.value(wrt[1]), b.value(wrt[2]));
+                    let axes = [0, 2, 3];
+                    let centred = x - x.mean(&axes, true);
+                    let z = centred / ((centred * centred).mean(&axes, true) + 1e-5).sqrt();
+                    (z * s.unsqueeze(&[1, 2]) + t.unsqueeze(&[1, 2])).id()
+                })
+            };
+            let total = weighted_sum(&mut graph, &[(y, f32s(shapes[0], 11))]);
+            let names = with_gradients(&mut graph, total, &wrt).unwrap();
+            let values: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| f32s(s, i as u64 + 1)).collect();
+            let feeds: Vec<_> = ["x", "s", "b"].into_iter().zip(&values).collect();
+            let results = run(&graph, &feeds);
+            names.into_iter().map(|n| results[&n.unwrap()].to_f32().unwrap()).collect()
+        })
+        .collect();
+    for (operator, formula) in results[0].iter().zip(&results[1]) {
+        let formula: Vec<f64> = formula.iter().map(|v| f64::from(*v)).collect();
+        assert!(error(operator, &formula) < 1e-5);
+    }
+}
+
+/// In training mode each gradient passes where the element was kept, scaled as it was.
+#[test]
+fn dropout_passes_gradients_where_it_passed_elements() {
+    let mut graph = Graph::new("dropout", WORKING_OPSET);
+    let x = input(&mut graph, "x", &[64]);
+    let ratio = graph.add_constant("ratio", Tensor::from_f32(&[], &[0.25]));
+    let training = graph.add_constant("training", Tensor::scalar(ElementType::Bool, 1.0));
+    let y = op(&mut graph, "Dropout", &[x, ratio, training], Attributes::new(), &known(&[64]));
+    let total = weighted_sum(&mut graph, &[(y, Tensor::from_f32(&[64], &[1.0; 64]))]);
+    let name = with_gradients(&mut graph, total, &[x]).unwrap()[0].clone().unwrap();
+    graph.outputs.push(y);
+    let results = run(&graph, &[("x", &Tensor::from_f32(&[64], &[1.0; 64]))]);
+    // With x = 1 and weights 1, y and the gradient are the same numbers.
+    let y = results[graph.name_of(y)].to_f64().unwrap();
+    assert!(y.contains(&0.0) && y.iter().any(|v| *v > 1.0));
+    assert!(error(&results[&name].to_f32().unwrap(), &y) < 1e-6);
+}
+
+/// Types change on the way and back.
+#[test]
+fn casts_between_floats_pass_gradients() {
+    let mut graph = Graph::new("cast", WORKING_OPSET);
+    let x = input(&mut graph, "x", &[3]);
+    let wide = graph.op("Cast", "wide", &[x], Attributes::new().with("to", ElementType::Double as i64));
+    graph.set_type(wide, Some(ElementType::Double), Some(Shape::known(&[3])));
+    let total = Builder::scope(&mut graph, "sum", |b| (b.value(wide) * b.value(wide)).sum(&[0], false).id());
+    let name = with_gradients(&mut graph, total, &[x]).unwrap()[0].clone().unwrap();
+    let results = run(&graph, &[("x", &Tensor::from_f32(&[3], &[1.0, -2.0, 0.5]))]);
+    assert_eq!(results[&name].to_f32().unwrap(), vec![2.0, -4.0, 1.0]);
+}

@@ -162,6 +162,39 @@ fn every_rule_has_a_case() {
         .flat_map(|f| cases(f))
         .flat_map(|g| g.nodes().map(|(_, n)| n.op.clone()).collect::<Vec<_>>())
         .collect();
-    let missing: Vec<_> = supported().into_iter().filter(|(_, op)| !tested.contains(*op)).collect();
-    println!("without a case: {missing:?}");
+    // Steps, conditions and integers are tested in engine.rs with the few that are not written by hand.
+    let elsewhere = [
+        "And",
+        "ArgMax",
+        "ArgMin",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseNot",
+        "BitwiseOr",
+        "BitwiseXor",
+        "Cast",
+        "CastLike",
+        "ConstantOfShape",
+        "Equal",
+        "EyeLike",
+        "Greater",
+        "GreaterOrEqual",
+        "IsInf",
+        "IsNaN",
+        "Less",
+        "LessOrEqual",
+        "MaxUnpool",
+        "NonZero",
+        "Not",
+        "Or",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Range",
+        "Shape",
+        "Size",
+        "Xor",
+    ];
+    let missing: Vec<_> =
+        supported().into_iter().filter(|(_, op)| !tested.contains(*op) && !elsewhere.contains(op)).collect();
+    assert!(missing.is_empty(), "without a case: {missing:?}");
 }

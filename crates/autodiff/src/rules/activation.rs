@@ -6,8 +6,7 @@ use super::{Answer, Ctx, Table, rules};
 use crate::{error::Result, expr::V};
 
 rules! { RULES, exact, (c, dy, y);
-    // The result is never negative, so its sign is the slope.
-    "Relu"() => [dy * y.sign()];
+    "Relu"() => [dy.times_truth(positive(y))];
     "Sigmoid"() => [dy * (y * (1.0 - y))];
     "Tanh"() => [dy * (1.0 - y * y)];
     "Softplus"(x) => [dy * x.sigmoid()];

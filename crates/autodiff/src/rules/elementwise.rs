@@ -36,7 +36,7 @@ rules! { RULES, unreduced, (c, dy, y);
     "CastLike"(x) => [dy.cast(x.element_type()), Answer::Zero];
     // A value inside the bounds is its own result.
     "Clip"(x) => [
-        dy.only(x.compare("Equal", y)),
+        dy.times_truth(x.compare("Equal", y)),
         dy.only(x.compare("Less", c.x(1)?)),
         dy.only(x.compare("Greater", c.x(2)?)),
     ];

@@ -135,7 +135,7 @@ fn pad<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {
     if c.node.attributes.str("mode", "constant") != "constant" {
         return indexing::selected(c, dy, x);
     }
-    Ok(cropped(c, dy, x)?)
+    cropped(c, dy, x)
 }
 
 fn cropped<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {

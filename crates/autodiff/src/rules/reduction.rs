@@ -62,10 +62,10 @@ impl<'b> Ctx<'b> {
 
     /// How many elements of `x` go into one of `y`, as a float.
     fn reduced_count(&self, x: V<'b>, y: V<'b>) -> Result<V<'b>> {
-        if let Axes::Known(axes) = self.reduced_axes(x)? {
-            if let Some(sizes) = axes.iter().map(|a| x.known_dim(*a)).collect::<Option<Vec<_>>>() {
-                return Ok(x.scalar(sizes.iter().product::<usize>() as f64));
-            }
+        if let Axes::Known(axes) = self.reduced_axes(x)?
+            && let Some(count) = axes.iter().map(|a| x.known_dim(*a)).product::<Option<usize>>()
+        {
+            return Ok(x.scalar(count as f64));
         }
         let size = |v: V<'b>| {
             let rank0 = Some(dendrite_onnx::Shape::default());
