@@ -145,17 +145,16 @@ impl Checkpoint {
             })
             .collect::<Result<Vec<_>>>()?;
         let position = serde_json::to_string(&self.position).map_err(|e| fail(e.to_string()))?;
-        let metadata = HashMap::from([
-            (STATE.to_owned(), position),
-            (FINGERPRINT.to_owned(), self.fingerprint.clone()),
-        ]);
+        let metadata =
+            HashMap::from([(STATE.to_owned(), position), (FINGERPRINT.to_owned(), self.fingerprint.clone())]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))?;
         write_atomically(path, &bytes)
     }
 
     /// Read `path` and verify that it belongs to `fingerprint`.
     pub fn read(path: &Path, fingerprint: &str) -> Result<Self> {
-        let fail = |reason: String, hint: &str| Error::Checkpoint { path: path.to_owned(), reason, hint: hint.to_owned() };
+        let fail =
+            |reason: String, hint: &str| Error::Checkpoint { path: path.to_owned(), reason, hint: hint.to_owned() };
         let damaged = |e: String| fail(format!("damaged checkpoint: {e}"), "start the run anew in another folder");
         let bytes = fs::read(path).map_err(Error::io(path))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;

@@ -97,13 +97,12 @@ impl DataSet {
             self.check_shape(name, array, value.shape.as_ref())?;
             let rows = array.shape().first().copied().unwrap_or(0);
             self.check_rows(name, rows, &mut count)?;
-            let array = cast(array, element_type)
-                .ok_or_else(|| {
-                    self.error(
-                        format!("array '{name}' is {}, the model's input takes {element_type}", array.element_type()),
-                        "save the array with the input's type",
-                    )
-                })?;
+            let array = cast(array, element_type).ok_or_else(|| {
+                self.error(
+                    format!("array '{name}' is {}, the model's input takes {element_type}", array.element_type()),
+                    "save the array with the input's type",
+                )
+            })?;
             self.check_finite(name, &array)?;
             fields.push((value.name.clone(), array));
         }

@@ -5,7 +5,10 @@
 
 use std::collections::HashSet;
 
-use dendrite_autodiff::{gradients, loss, optimizer::{Algorithm, Optimizer}};
+use dendrite_autodiff::{
+    gradients,
+    optimizer::{Algorithm, Optimizer},
+};
 use dendrite_onnx::{ElementType, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session, SessionOptions, StateSlot};
 use dendrites::{
@@ -106,7 +109,7 @@ fn site_data(
         samples.fields().iter().map(|(name, array)| (name.clone(), batch_shape(array, batch))).collect();
     Network::bind_shapes(&mut graph, &shapes)?;
     let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
-    let values = loss::attach(&mut graph, network.prediction, &objective.loss)?;
+    let values = objective.attach(&mut graph, network.prediction)?;
     let mut names: Vec<String> = sites.iter().map(|s| s.name.clone()).collect();
     names.dedup();
     let unique: Vec<&Site> = names.iter().filter_map(|n| network.site(n)).collect();
@@ -175,7 +178,9 @@ fn site_data(
     let mut columns = columns.into_iter().zip(&fetches);
     let mut data = Vec::new();
     for site in unique {
-        let (Some((x, (_, _, x_shape))), Some((mut e, (_, _, e_shape)))) = (columns.next(), columns.next()) else { break };
+        let (Some((x, (_, _, x_shape))), Some((mut e, (_, _, e_shape)))) = (columns.next(), columns.next()) else {
+            break;
+        };
         scale_errors(&mut e);
         let with_rows = |shape: &[usize]| -> Vec<usize> {
             std::iter::once(order.len()).chain(shape.iter().skip(1).copied()).collect()
@@ -410,9 +415,8 @@ impl<'a> Search<'a> {
                         ((sums.ae[k] / n - mean * mean_e) / (variance * variance_e).sqrt()).abs()
                     }
                     Connection::Layer => {
-                        let square: f64 = (0..channels)
-                            .map(|c| (sums.ae[k * channels + c] / n - mean * sums.e[c] / n).powi(2))
-                            .sum();
+                        let square: f64 =
+                            (0..channels).map(|c| (sums.ae[k * channels + c] / n - mean * sums.e[c] / n).powi(2)).sum();
                         (square / variance).sqrt()
                     }
                 }
@@ -562,7 +566,10 @@ impl Best {
             }
         }
         let Some((_, activation, best)) = chosen else {
-            return Err(Error::Option { reason: "the pool is empty".to_owned(), hint: "--pool takes at least 1".to_owned() });
+            return Err(Error::Option {
+                reason: "the pool is empty".to_owned(),
+                hint: "--pool takes at least 1".to_owned(),
+            });
         };
         let units: Vec<usize> = best.iter().enumerate().map(|(k, p)| p * self.width + k).collect();
         let mut tensors = Weights::new();
@@ -632,13 +639,8 @@ fn unit_axis(site: &Site, tensor: &Tensor) -> usize {
 fn scale_units(tensor: &Tensor, axis: usize, scales: &[f32]) -> Tensor {
     let inner: usize = tensor.shape()[axis + 1..].iter().product();
     let units = tensor.shape()[axis];
-    let values: Vec<f32> = tensor
-        .to_f32()
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-        .map(|(i, v)| v * scales[i / inner % units])
-        .collect();
+    let values: Vec<f32> =
+        tensor.to_f32().unwrap_or_default().iter().enumerate().map(|(i, v)| v * scales[i / inner % units]).collect();
     Tensor::from_f32(tensor.shape(), &values)
 }
 

@@ -1,7 +1,6 @@
 //! Scores. One evaluation session serves every phase of a run, since weights as inputs and weights as initializers give
 //! different last bits: training graphs never score.
 
-use dendrite_autodiff::loss;
 use dendrite_onnx::{ElementType, Tensor};
 use dendrite_runtime::{Loop, Session, SessionOptions};
 use dendrites::{Weights, fragment::Reading};
@@ -68,7 +67,7 @@ impl Evaluator {
             samples.fields().iter().map(|(name, array)| (name.clone(), batch_shape(array, batch))).collect();
         Network::bind_shapes(&mut graph, &shapes)?;
         let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
-        let values = loss::attach(&mut graph, network.prediction, &objective.loss)?;
+        let values = objective.attach(&mut graph, network.prediction)?;
         let width = {
             let shape = graph.value(network.prediction).shape.as_ref().and_then(|s| s.as_known()).unwrap_or_default();
             shape.iter().skip(1).product::<usize>()
@@ -84,8 +83,12 @@ impl Evaluator {
         feeds.push((target_name.clone(), target.element_type(), batch_shape(target, batch)));
         feeds.push((weight_name.clone(), ElementType::Float, vec![batch]));
         graph.prune();
-        let prediction_shape =
-            graph.value(network.prediction).shape.as_ref().and_then(|s| s.as_known()).unwrap_or_else(|| vec![batch, width]);
+        let prediction_shape = graph
+            .value(network.prediction)
+            .shape
+            .as_ref()
+            .and_then(|s| s.as_known())
+            .unwrap_or_else(|| vec![batch, width]);
         let fetches = [
             (graph.name_of(per_sample).to_owned(), ElementType::Float, vec![batch]),
             (graph.name_of(prediction).to_owned(), ElementType::Float, prediction_shape),
@@ -150,7 +153,9 @@ impl Evaluator {
             let count = self.batch.min(rows - start);
             // The last batch is filled up with its first row; what is computed for the filling is dropped.
             let indices: Vec<usize> = (0..self.batch).map(|i| if i < count { start + i } else { start }).collect();
-            for (name, array) in samples.fields().iter().map(|(n, a)| (n.as_str(), a)).chain([(self.target.as_str(), target)]) {
+            for (name, array) in
+                samples.fields().iter().map(|(n, a)| (n.as_str(), a)).chain([(self.target.as_str(), target)])
+            {
                 write_rows(&mut self.pass, name, array, &indices, &mut buffer)?;
             }
             self.pass.step()?;

@@ -14,6 +14,8 @@ pub enum Event {
         parameters: usize,
         /// Validation loss.
         val_loss: f64,
+        /// What logits are divided by before the loss.
+        temperature: f64,
         /// The metric's name.
         metric: String,
         /// Validation metric.

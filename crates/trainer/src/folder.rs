@@ -97,16 +97,17 @@ impl RunFolder {
                 report.epoch, report.lr, report.train_loss, report.val_loss, report.val_metric
             ))?;
         }
-        let line = serde_json::to_string(event).map_err(|e| Error::Io {
-            path: self.events.path.clone(),
-            source: std::io::Error::other(e),
-        })?;
+        let line = serde_json::to_string(event)
+            .map_err(|e| Error::Io { path: self.events.path.clone(), source: std::io::Error::other(e) })?;
         self.events.append(&(line + "\n"))
     }
 
     /// Flush the logs and tell their lengths, for a checkpoint.
     pub fn lengths(&self) -> Result<Vec<(String, u64)>> {
-        [&self.events, &self.metrics].into_iter().map(|log| log.sync().map(|()| (log.name.to_owned(), log.length))).collect()
+        [&self.events, &self.metrics]
+            .into_iter()
+            .map(|log| log.sync().map(|()| (log.name.to_owned(), log.length)))
+            .collect()
     }
 
     /// Write a file of the folder whole.

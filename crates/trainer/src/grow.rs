@@ -8,7 +8,7 @@ use std::{
 
 use dendrite_onnx::{Model, ops::cost::model_parameters};
 use dendrite_runtime::SessionOptions;
-use dendrites::{Demand, DendriteSet, Plan, fragment::Reading, sites::select};
+use dendrites::{Connection, Demand, DendriteSet, Plan, fragment::Reading, sites::select};
 
 use crate::{
     accept::paired_test,
@@ -23,7 +23,7 @@ use crate::{
     network::{Growth, Network},
     neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
     objective::Objective,
-    options::Options,
+    options::{Method, Options},
     summary::{Parity, Scores, Side, Summary},
 };
 
@@ -100,9 +100,8 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
 fn prepare(run: &Run) -> Result<Fixed> {
     let options = run.options;
     let network = Network::prepare(run.model, options.output.as_deref())?;
-    let samples = |data: &DataSet| {
-        data.samples(&network.graph, &network.graph.inputs, &options.map, Some(&options.target))
-    };
+    let samples =
+        |data: &DataSet| data.samples(&network.graph, &network.graph.inputs, &options.map, Some(&options.target));
     let (train, val) = (samples(run.train)?, samples(run.val)?);
     let test = run.test.map(samples).transpose()?;
     let objective = Objective::choose(&network, &train, options)?;
@@ -138,7 +137,12 @@ pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -
         })?),
         None => None,
     };
-    let demand = Demand { connect: options.connect, cycles: options.dendrites, width: options.width, budget };
+    // Trained with everything else, dendrites do better together than one after the other (docs/results.md); the paper's
+    // frozen ones need a fresh error each.
+    let together = options.connect == Connection::Neuron && options.method != Method::Pb && options.width.is_none();
+    let (cycles, width) =
+        if together { (1, Some(options.dendrites as f64)) } else { (options.dendrites, options.width) };
+    let demand = Demand { connect: options.connect, cycles, width, budget };
     Ok(Plan::new(&sites, &demand)?)
 }
 
@@ -161,6 +165,12 @@ struct State {
 
 impl Controller<'_, '_> {
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
+        if self.fixed.objective.tempers(&self.fixed.network) {
+            let score = self.evaluator(&Growth::default())?.score(&self.fixed.train)?;
+            if let Some(target) = self.fixed.train.target() {
+                self.fixed.objective.fit_temperature(&score.predictions, score.width, target);
+            }
+        }
         let base = self.evaluator(&Growth::default())?.score(&self.fixed.val)?;
         self.prove_dynamic_copy(&base)?;
         let resumed = checkpoint.is_some();
@@ -168,6 +178,7 @@ impl Controller<'_, '_> {
             self.tell(Event::Baseline {
                 parameters: self.fixed.base_parameters,
                 val_loss: base.loss,
+                temperature: self.fixed.objective.temperature,
                 metric: self.fixed.objective.metric.name().to_owned(),
                 val_metric: base.metric,
             })?;
@@ -360,8 +371,7 @@ impl Controller<'_, '_> {
         };
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score(&self.fixed.val)?;
-        let ort =
-            export::parity(&file, network, &self.fixed.val, &after.predictions, after.width, &self.run.session)?;
+        let ort = export::parity(&file, network, &self.fixed.val, &after.predictions, after.width, &self.run.session)?;
         let (mut test_before, mut test_after) = (None, None);
         if let Some(test) = &self.fixed.test {
             test_after = Some(evaluator.score(test)?);
@@ -439,8 +449,7 @@ impl Controller<'_, '_> {
 
     fn parameters(&self, sets: &[DendriteSet]) -> usize {
         let network = &self.fixed.network;
-        let grown: usize =
-            sets.iter().filter_map(|set| Some(set.parameters(network.site(&set.site)?, sets))).sum();
+        let grown: usize = sets.iter().filter_map(|set| Some(set.parameters(network.site(&set.site)?, sets))).sum();
         self.fixed.base_parameters + grown
     }
 

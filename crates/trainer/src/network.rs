@@ -111,8 +111,7 @@ impl Network {
             let element_type = graph.value(input).element_type;
             graph.set_type(input, element_type, Some(Shape::known(known)));
         }
-        let values: Vec<(ValueId, Shape)> =
-            graph.values().filter_map(|(id, v)| Some((id, v.shape.clone()?))).collect();
+        let values: Vec<(ValueId, Shape)> = graph.values().filter_map(|(id, v)| Some((id, v.shape.clone()?))).collect();
         for (id, mut shape) in values {
             for dim in &mut shape.0 {
                 if let Dim::Symbol(symbol) = dim {
@@ -145,10 +144,11 @@ fn choose_output(graph: &Graph, wanted: Option<&str>) -> Result<ValueId> {
     let is_float = |id: &ValueId| graph.value(*id).element_type.is_some_and(|t| t.is_float());
     match wanted {
         Some(name) => {
-            let id = graph.outputs.iter().copied().find(|v| graph.name_of(*v) == name).ok_or_else(|| Error::Option {
-                reason: format!("the model has no output '{name}'; it has {}", names()),
-                hint: "choose one of them with --output".to_owned(),
-            })?;
+            let id =
+                graph.outputs.iter().copied().find(|v| graph.name_of(*v) == name).ok_or_else(|| Error::Option {
+                    reason: format!("the model has no output '{name}'; it has {}", names()),
+                    hint: "choose one of them with --output".to_owned(),
+                })?;
             if !is_float(&id) {
                 return Err(Error::Option {
                     reason: format!("output '{name}' is not a float, no loss can be taken on it"),

@@ -1,13 +1,16 @@
 //! The neuron phase: gradient descent on the main weights and the dendrites' connections (and, unless frozen, the
 //! dendrites), as one graph per step.
 //!
-//! Schedule: the learning rate is searched for once a phase, from high to low, one epoch each from the same start; then
+//! Schedule: the learning rate is searched for once a phase, in short annealed trials from the same start; then
 //! training goes on until validation stalls for `patience` epochs, the best weights are reloaded and the rate drops, until it
 //! has dropped [`DROPS`] times.
 
 use std::collections::{BTreeSet, HashSet};
 
-use dendrite_autodiff::{gradients, loss, optimizer, optimizer::{Algorithm, Optimizer}};
+use dendrite_autodiff::{
+    gradients, optimizer,
+    optimizer::{Algorithm, Optimizer},
+};
 use dendrite_onnx::{ElementType, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session, SessionOptions, StateSlot};
 use dendrites::{
@@ -22,6 +25,7 @@ use crate::{
     data::Samples,
     error::{Error, Result},
     evaluate::{Evaluator, Score, batch_shape, write_rows},
+    metric::Metric,
     network::{Growth, Network},
     objective::Objective,
     options::{Method, OptimizerKind, Options},
@@ -32,6 +36,10 @@ use crate::{
 const DROPS: usize = 3;
 /// The factor of a drop.
 const DROP: f64 = 0.3;
+/// Epochs of a learning-rate trial.
+const TRIAL_EPOCHS: usize = 4;
+/// Where the orders of trials are counted from, apart from those of epochs.
+const TRIAL_ORDER: u64 = 1 << 32;
 /// Relative improvement of the validation loss that resets the patience.
 const THRESHOLD: f64 = 1e-3;
 /// Learning rates tried for Adam and AdamW, from high to low.
@@ -104,7 +112,7 @@ impl Trainer {
             start.extend(graph.constant_to_input(*id));
         }
         let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
-        let values = loss::attach(&mut graph, network.prediction, &objective.loss)?;
+        let values = objective.attach(&mut graph, network.prediction)?;
         let found = gradients(&mut graph, values.mean, &trained, &stops)?;
         let (mut kept, mut pairs) = (Vec::new(), Vec::new());
         for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
@@ -285,8 +293,10 @@ pub struct NeuronPhase<'a> {
 }
 
 impl<'a> NeuronPhase<'a> {
-    /// A phase at its start: the weights as they are count as its first candidate. Weights whose validation metric is worse
-    /// than `floor` (the best model's) are taken only while there are none above it: they would not be accepted.
+    /// A phase at its start. Its best weights are the best *trained* ones: a drop of the learning rate has to go on from
+    /// them, not from where the phase began, or a network near its optimum would never leave it. Weights whose validation
+    /// metric is worse than `floor` (the best model's) are taken only while there are none above it: they would not be
+    /// accepted.
     pub fn start(
         trainer: Trainer,
         evaluator: &'a mut Evaluator,
@@ -297,7 +307,7 @@ impl<'a> NeuronPhase<'a> {
         floor: f64,
     ) -> Result<Self> {
         let best = trainer.state()?;
-        let mut phase = NeuronPhase {
+        Ok(NeuronPhase {
             trainer,
             evaluator,
             train,
@@ -311,22 +321,19 @@ impl<'a> NeuronPhase<'a> {
                 drops: 0,
                 stalled: 0,
                 steps: 0,
-                best_loss: f64::INFINITY,
+                best_loss: f64::MAX,
                 best_metric: 0.0,
                 done: false,
             },
-            best: best.clone(),
+            best,
             best_score: None,
-        };
-        let score = phase.score(&best)?;
-        phase.take(best, score);
-        Ok(phase)
+        })
     }
 
     /// Continue a phase from a checkpoint.
     pub fn resume(&mut self, progress: Progress, state: &[Tensor], best: Vec<Tensor>) -> Result<()> {
         self.trainer.set_state(state)?;
-        self.best_score = Some(self.score(&best)?);
+        self.best_score = if progress.epoch > 0 { Some(self.score(&best)?) } else { None };
         self.best = best;
         self.progress = progress;
         Ok(())
@@ -347,8 +354,11 @@ impl<'a> NeuronPhase<'a> {
         self.evaluator.score(self.val)
     }
 
-    fn better(&self, score: &Score) -> bool {
+    fn improves(&self, score: &Score) -> bool {
         let metric = self.evaluator.metric();
+        if self.best_score.is_none() {
+            return true;
+        }
         let acceptable = |value: f64| !metric.worse(value, self.floor);
         match (acceptable(score.metric), acceptable(self.progress.best_metric)) {
             (true, false) => true,
@@ -372,21 +382,27 @@ impl<'a> NeuronPhase<'a> {
         order
     }
 
-    /// Search the learning rate: from high to low, an epoch each from the start; the first that is not beaten by the next
-    /// lower one wins.
+    /// Search the learning rate: from high to low, a short annealed trial each from the start; the first that the next
+    /// lower one does not beat wins. Annealing matters: without it, a network near its optimum always looks best at the
+    /// lowest rate, since any larger one shakes it first.
     fn search_rate(&mut self) -> Result<f64> {
         let start = self.trainer.fresh_state(&self.best);
         let rates = if self.options.optimizer == OptimizerKind::Sgd { SGD_RATES } else { ADAM_RATES };
-        let order = self.order(0);
-        let mut best: Option<(f64, f64)> = None;
+        let metric = self.evaluator.metric();
+        let mut best: Option<(f64, Score)> = None;
         for rate in rates {
             self.trainer.set_state(&start)?;
-            self.trainer.epoch(self.train, &order, rate, &mut 0)?;
+            let mut steps = 0;
+            for trial in 0..TRIAL_EPOCHS {
+                let order = self.order(TRIAL_ORDER + trial as u64);
+                let rate = rate * (1.0 - trial as f64 / TRIAL_EPOCHS as f64);
+                self.trainer.epoch(self.train, &order, rate, &mut steps)?;
+            }
             let state = self.trainer.state()?;
-            let loss = self.score(&state)?.loss;
-            match best {
-                Some((_, found)) if loss >= found => break,
-                _ if loss.is_finite() => best = Some((rate, loss)),
+            let score = self.score(&state)?;
+            match &best {
+                Some((_, found)) if !better(metric, &score, found) => break,
+                _ if score.loss.is_finite() => best = Some((rate, score)),
                 _ => {}
             }
         }
@@ -412,16 +428,11 @@ impl<'a> NeuronPhase<'a> {
         let train_loss = self.trainer.epoch(self.train, &order, lr, &mut self.progress.steps)?;
         let state = self.trainer.state()?;
         let score = self.score(&state)?;
-        let report = EpochReport {
-            epoch: self.progress.epoch,
-            lr,
-            train_loss,
-            val_loss: score.loss,
-            val_metric: score.metric,
-        };
+        let report =
+            EpochReport { epoch: self.progress.epoch, lr, train_loss, val_loss: score.loss, val_metric: score.metric };
         if !score.loss.is_finite() || !train_loss.is_finite() {
             self.drop_rate(lr)?;
-        } else if self.better(&score) {
+        } else if self.improves(&score) {
             let relevant = score.loss < self.progress.best_loss * (1.0 - THRESHOLD);
             self.progress.stalled = if relevant { 0 } else { self.progress.stalled + 1 };
             self.take(state, score);
@@ -450,6 +461,11 @@ impl<'a> NeuronPhase<'a> {
         let state = self.trainer.fresh_state(&self.best);
         self.trainer.set_state(&state)
     }
+}
+
+/// Whether `a` is the better score: by the metric, and by the loss where the metric is equal.
+fn better(metric: Metric, a: &Score, b: &Score) -> bool {
+    metric.worse(b.metric, a.metric) || (a.metric == b.metric && a.loss < b.loss)
 }
 
 /// The names of everything that any phase of a run may change in a structure: what an evaluator takes as inputs.

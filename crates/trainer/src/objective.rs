@@ -1,7 +1,7 @@
 //! Which loss and metric a run uses, told from the target where the user does not say.
 
-use dendrite_autodiff::loss::Loss;
-use dendrite_onnx::{ElementType, Model};
+use dendrite_autodiff::loss::{self, Loss, LossValues};
+use dendrite_onnx::{ElementType, Graph, Model, Tensor, ValueId};
 
 use crate::{
     data::Samples,
@@ -11,13 +11,20 @@ use crate::{
     options::{LossKind, Options},
 };
 
-/// Loss, metric and the shape of a batch of targets.
+/// The largest temperature tried, as a power of two.
+const LARGEST_TEMPERATURE: i32 = 20;
+
+/// Loss and metric.
 #[derive(Debug, Clone)]
 pub struct Objective {
     /// The loss.
     pub loss: Loss,
     /// The metric.
     pub metric: Metric,
+    /// What logits are divided by before the loss. Some exported models give logits in the thousands: their cross-entropy
+    /// sees nothing but mistakes, and falls fastest when the network is wrecked. Divided by the power of two that fits the
+    /// training data best, every sample counts, and what the network knows is kept. Predicted classes are unaffected.
+    pub temperature: f64,
 }
 
 impl Objective {
@@ -45,9 +52,56 @@ impl Objective {
             LossKind::Huber => Loss::Huber { delta: 1.0 },
             LossKind::File(path) => Loss::Graph(Box::new(Model::open(path)?)),
         };
-        let objective = Objective { loss, metric: if kind == LossKind::CrossEntropy { Metric::Accuracy } else { Metric::Loss } };
+        let objective = Objective {
+            temperature: 1.0,
+            loss,
+            metric: if kind == LossKind::CrossEntropy { Metric::Accuracy } else { Metric::Loss },
+        };
         objective.check(&prediction, samples, classes)?;
         Ok(objective)
+    }
+
+    /// Whether logits may be divided by a temperature: only raw logits of classes, since probabilities are output as they
+    /// are.
+    pub fn tempers(&self, network: &Network) -> bool {
+        matches!(self.loss, Loss::CrossEntropy { soft: false }) && network.link == Link::Identity
+    }
+
+    /// Choose the temperature that fits `predictions` (rows of `width` logits) to the classes `target` best.
+    pub fn fit_temperature(&mut self, predictions: &[f32], width: usize, target: &Tensor) {
+        let classes = target.to_i64().unwrap_or_default();
+        if width < 2 || predictions.len() != classes.len() * width {
+            return;
+        }
+        let loss = |temperature: f64| -> f64 {
+            let rows = predictions.chunks_exact(width).zip(&classes);
+            rows.map(|(row, class)| {
+                let scaled = row.iter().map(|v| f64::from(*v) / temperature);
+                let top = scaled.clone().fold(f64::NEG_INFINITY, f64::max);
+                let own = usize::try_from(*class).ok().and_then(|c| row.get(c)).map_or(0.0, |v| f64::from(*v));
+                top + scaled.map(|v| (v - top).exp()).sum::<f64>().ln() - own / temperature
+            })
+            .sum()
+        };
+        let candidates = (0..=LARGEST_TEMPERATURE).map(|power| 2f64.powi(power));
+        let best = candidates.map(|t| (t, loss(t))).min_by(|a, b| a.1.total_cmp(&b.1));
+        self.temperature = best.map_or(1.0, |(t, _)| t);
+    }
+
+    /// Add the loss of a network's prediction to a graph.
+    pub fn attach(&self, graph: &mut Graph, prediction: ValueId) -> Result<LossValues> {
+        let mut logits = prediction;
+        if self.temperature != 1.0 {
+            let (element_type, shape) = {
+                let value = graph.value(prediction);
+                (value.element_type, value.shape.clone())
+            };
+            let factor = Tensor::scalar(element_type.unwrap_or(ElementType::Float), 1.0 / self.temperature);
+            let factor = graph.add_constant("loss/temperature", factor);
+            logits = graph.op("Mul", "loss/logits", &[prediction, factor], Default::default());
+            graph.set_type(logits, element_type, shape);
+        }
+        Ok(loss::attach(graph, logits, &self.loss)?)
     }
 
     fn check(&self, prediction: &dendrite_onnx::Shape, samples: &Samples, classes: bool) -> Result<()> {
@@ -60,7 +114,12 @@ impl Objective {
                 match labels.iter().position(|l| usize::try_from(*l).map_or(true, |l| l >= count)) {
                     None => Ok(()),
                     Some(at) => Err(samples.error(
-                        format!("the target in row {} is {}, the model has classes 0 to {}", at / width.max(1), labels[at], count - 1),
+                        format!(
+                            "the target in row {} is {}, the model has classes 0 to {}",
+                            at / width.max(1),
+                            labels[at],
+                            count - 1
+                        ),
                         "number the classes as the model's output does",
                     )),
                 }

@@ -54,10 +54,7 @@ pub struct Scores(pub BTreeMap<String, f64>);
 impl Scores {
     /// The scores to report.
     pub fn new(metric: Metric, score: &Score) -> Self {
-        Scores(BTreeMap::from([
-            ("loss".to_owned(), score.loss),
-            (metric.name().to_owned(), score.metric),
-        ]))
+        Scores(BTreeMap::from([("loss".to_owned(), score.loss), (metric.name().to_owned(), score.metric)]))
     }
 
     /// The metric that is not the loss, where there is one.
