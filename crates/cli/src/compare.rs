@@ -150,6 +150,10 @@ pub(crate) fn compare(
     tolerance: Option<f64>,
     session: &SessionOptions,
 ) -> Result<Comparison, Failure> {
+    if let Some(input) = b.inputs.iter().find(|i| !inputs.iter().any(|(name, _)| name == b.name_of(**i))) {
+        let message = format!("input '{}' of the second model is no input of the first", b.name_of(*input));
+        return Err(Failure::new(message, Some("only models of the same inputs can be compared")));
+    }
     let reference = in_ort(a, inputs, &a.outputs, session)?;
     let mut result = Comparison::default();
     for runtime in runtimes {
@@ -231,6 +235,7 @@ fn in_ort(
 }
 
 /// The values `fetches`, and the names of those that the runtime was given because it cannot compute them.
+#[cfg_attr(not(feature = "tract"), allow(unused_variables, clippy::ptr_arg))]
 fn in_runtime(
     runtime: Runtime,
     graph: &Graph,
@@ -240,10 +245,7 @@ fn in_runtime(
     notes: &mut Vec<String>,
 ) -> Result<(Values, Vec<String>), Failure> {
     match runtime {
-        Runtime::Ort => {
-            let _ = notes;
-            Ok((in_ort(graph, inputs, fetches, options)?, Vec::new()))
-        }
+        Runtime::Ort => Ok((in_ort(graph, inputs, fetches, options)?, Vec::new())),
         #[cfg(feature = "tract")]
         Runtime::Tract => in_tract(graph, inputs, fetches, options, notes),
     }

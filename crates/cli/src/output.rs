@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::failure::Failure;
 
@@ -19,6 +19,13 @@ pub(crate) enum ColorChoice {
     Always,
     /// Never
     Never,
+}
+
+#[derive(Serialize)]
+struct Versioned<T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    facts: T,
 }
 
 /// How to print.
@@ -54,14 +61,9 @@ impl Output {
     }
 
     /// Print an object with the schema's version in front.
-    pub(crate) fn object(&self, value: impl serde::Serialize) -> Result<(), Failure> {
-        let value = serde_json::to_value(value).map_err(|e| Failure::new(e.to_string(), None))?;
-        let mut object = serde_json::Map::new();
-        object.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
-        if let Value::Object(fields) = value {
-            object.extend(fields);
-        }
-        let text = serde_json::to_string_pretty(&object).map_err(|e| Failure::new(e.to_string(), None))?;
+    pub(crate) fn object(&self, facts: impl Serialize) -> Result<(), Failure> {
+        let versioned = Versioned { schema_version: SCHEMA_VERSION, facts };
+        let text = serde_json::to_string_pretty(&versioned).map_err(|e| Failure::new(e.to_string(), None))?;
         self.line(text)
     }
 

@@ -9,6 +9,9 @@ use crate::{
     library::{self, Library},
 };
 
+/// The published builds report their use to their maker, from before the environment could forbid it on; this stops them.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
 /// Set once and never dropped: ONNX Runtime does not survive a second environment in one process.
 static LOADED: Mutex<Option<(Environment, Library)>> = Mutex::new(None);
 
@@ -20,6 +23,11 @@ pub(crate) fn get() -> Result<Environment> {
     }
     let library = library::find_or_install()?;
     let fail = |reason: String| Error::Library { path: library.path.clone(), reason };
+    if std::env::var_os(NO_TELEMETRY).is_none() {
+        // SAFETY: the lock above is held and the library, whose C code reads the variable, is not loaded yet; readers and
+        // writers in Rust are serialised by the standard library.
+        unsafe { std::env::set_var(NO_TELEMETRY, "1") };
+    }
     let environment = ort::init_from(&library.path)
         .map_err(|e| fail(e.to_string()))?
         .with_name("dendrite")

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     probe::Trial,
     session::{Optimization, Session, SessionOptions},
 };
@@ -135,7 +135,10 @@ fn infer(
     }
     let options = SessionOptions { threads: 1, optimization: Optimization::Off, ..Default::default() };
     // A few kernels insist on constants; they get them.
-    let session = Session::from_graph(&skeleton, &options).or_else(|_| Session::from_graph(&complete, &options))?;
+    let session = match Session::from_graph(&skeleton, &options) {
+        Err(Error::Load { .. }) => Session::from_graph(&complete, &options)?,
+        other => other?,
+    };
     Ok(session
         .outputs()
         .iter()

@@ -252,3 +252,39 @@ fn twenty_runs_give_the_same_bytes() {
         assert!(out.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-6));
     }
 }
+
+#[test]
+fn a_step_under_way_ends_when_told_to() {
+    const N: usize = 768;
+    let mut graph = Graph::new("long", WORKING_OPSET);
+    let f = ElementType::Float;
+    let m = graph.add_input("m", f, Shape::known(&[N, N]));
+    let mut h = m;
+    for i in 0..400 {
+        h = graph.op("MatMul", &format!("h{i}"), &[h, m], Attributes::new());
+    }
+    let next = graph.op("Tanh", "m_next", &[h], Attributes::new());
+    graph.set_type(next, Some(f), Some(Shape::known(&[N, N])));
+    graph.outputs.push(next);
+    let initial = Tensor::filled(f, &[N, N], 0.5);
+    let slot = StateSlot { input: "m".into(), output: "m_next".into(), initial: initial.clone() };
+    let mut steps = Loop::new(session(&graph), vec![slot], &[], &[]).unwrap();
+    let stop = steps.terminator();
+    let alarm = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        stop.terminate();
+        std::time::Instant::now()
+    });
+    let result = steps.step();
+    let ended = std::time::Instant::now();
+    let told = alarm.join().unwrap();
+    assert!(matches!(result, Err(Error::Interrupted)), "{result:?}");
+    assert!(ended.saturating_duration_since(told).as_secs_f64() < 2.0);
+    assert_eq!(steps.state().unwrap(), [initial]);
+}
+
+#[test]
+fn nothing_is_reported_to_anyone() {
+    session(&identity(ElementType::Float, Shape::known(&[1])));
+    assert!(std::env::var_os("ORT_DISABLE_TELEMETRY").is_some());
+}

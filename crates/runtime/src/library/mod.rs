@@ -153,7 +153,7 @@ pub struct Status {
     pub build: Option<String>,
     /// The devices a session can ask for.
     pub devices: Vec<String>,
-    /// The folder that [`install`] fills.
+    /// The folder that [`install()`] fills.
     pub cache: Option<PathBuf>,
 }
 
