@@ -11,8 +11,10 @@ use crate::{
     expr::{Builder, Size, V},
 };
 
-/// Parameters of up to this many elements are updated together: copying them costs less than starting their nodes.
-const SMALL: usize = 1 << 14;
+/// Parameters of up to this many elements are updated together: copying them costs less than starting their nodes. A step
+/// of AdamW on twelve parameters together took 0.5 of the time of twelve alone at 64 elements each, 0.9 at 4,096 and 1.1 at
+/// 16,384 (ONNX Runtime 1.31.1, two threads).
+const SMALL: usize = 1 << 13;
 
 /// How parameters follow gradients.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,7 +13,7 @@ impl Builder {
             graph: RefCell::new(graph),
             name: RefCell::new(name.to_owned()),
             constants: RefCell::default(),
-            shapes: RefCell::default(),
+            nodes: RefCell::default(),
         }
     }
 
@@ -121,11 +121,16 @@ impl Builder {
         element_type: ElementType,
         shape: Option<Shape>,
     ) -> V<'_> {
+        let key = format!("{op} {inputs:?} {:?}", attributes.as_slice());
+        if let Some(same) = self.nodes.borrow().get(&key) {
+            return self.value(*same);
+        }
         let name = format!("{}/{op}", self.name.borrow());
         let mut graph = self.graph_mut();
         let id = graph.add_node(op, &name, inputs, attributes, 1)[0];
         graph.set_type(id, Some(element_type), shape);
         drop(graph);
+        self.nodes.borrow_mut().insert(key, id);
         self.value(id)
     }
 

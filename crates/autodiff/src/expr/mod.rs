@@ -2,7 +2,7 @@
 //!
 //! [`Builder`] holds the graph while expressions are built; [`V`] is a value of it that can be copied, added and
 //! multiplied. Element types and shapes are recorded as far as they follow from those of the operands. Arithmetic on
-//! constants is done here, and `x * 1` is `x`, so rules need not care.
+//! constants is done here, `x * 1` is `x`, and the same expression is the same node, so rules need not care.
 
 mod arithmetic;
 mod builder;
@@ -22,7 +22,7 @@ pub struct Builder {
     graph: RefCell<Graph>,
     name: RefCell<String>,
     constants: RefCell<HashMap<ConstantKey, ValueId>>,
-    shapes: RefCell<HashMap<(ValueId, Option<usize>), ValueId>>,
+    nodes: RefCell<HashMap<String, ValueId>>,
 }
 
 /// A value of the graph that a [`Builder`] holds.
@@ -147,7 +147,7 @@ impl<'b> V<'b> {
     pub fn shape_of(self) -> V<'b> {
         match Size::all(self) {
             Some(sizes) if sizes.iter().all(|s| matches!(s.resolved(), Size::Is(_))) => self.b.sizes(&sizes),
-            _ => self.cached_shape(None),
+            _ => self.measured(None),
         }
     }
 
@@ -155,21 +155,16 @@ impl<'b> V<'b> {
     pub fn dim(self, axis: usize) -> V<'b> {
         match self.known_dim(axis) {
             Some(n) => self.b.ints(&[n as i64]),
-            None => self.cached_shape(Some(axis)),
+            None => self.measured(Some(axis)),
         }
     }
 
-    fn cached_shape(self, axis: Option<usize>) -> V<'b> {
-        if let Some(id) = self.b.shapes.borrow().get(&(self.id, axis)) {
-            return self.b.value(*id);
-        }
+    fn measured(self, axis: Option<usize>) -> V<'b> {
         let (attributes, dim) = match axis {
             Some(a) => (Attributes::new().with("start", a as i64).with("end", a as i64 + 1), Dim::Known(1)),
             None => (Attributes::new(), self.rank().map_or(Dim::Unknown, Dim::Known)),
         };
-        let v = self.b.node("Shape", &[self], attributes, ElementType::Int64, Some(Shape(vec![dim])));
-        self.b.shapes.borrow_mut().insert((self.id, axis), v.id);
-        v
+        self.b.node("Shape", &[self], attributes, ElementType::Int64, Some(Shape(vec![dim])))
     }
 }
 
