@@ -13,9 +13,9 @@ const TINY: f64 = 1e-12;
 /// What is minimised.
 #[derive(Debug, Clone)]
 pub enum Loss {
-    /// Cross-entropy of logits [N, C] or [N, C, d..] over axis 1.
+    /// Cross-entropy of logits `[N, C]` or `[N, C, d..]` over axis 1.
     CrossEntropy {
-        /// Targets are probabilities of the prediction's shape; else class numbers in 0..C, int64 [N] or [N, d..].
+        /// Targets are probabilities of the prediction's shape; else class numbers in 0..C, int64 `[N]` or `[N, d..]`.
         soft: bool,
     },
     /// Binary cross-entropy of logits; targets are probabilities of the prediction's shape.
@@ -30,7 +30,7 @@ pub enum Loss {
         delta: f64,
     },
     /// A graph of one's own with the inputs `prediction` and `target` (or the first two) and as its first output one number a
-    /// sample, [N], or one in all. Rows that only pad a batch cannot be masked out of a single number.
+    /// sample, `[N]`, or one in all. Rows that only pad a batch cannot be masked out of a single number.
     Graph(Box<Model>),
 }
 
@@ -39,9 +39,9 @@ pub enum Loss {
 pub struct LossValues {
     /// The targets: a new input.
     pub target: ValueId,
-    /// The weight of each sample, float32 [N]: a new input. 0 for rows that only pad the batch.
+    /// The weight of each sample, float32 `[N]`: a new input. 0 for rows that only pad the batch.
     pub weight: ValueId,
-    /// The loss of each sample, float32 [N], the mean over all other axes.
+    /// The loss of each sample, float32 `[N]`, the mean over all other axes.
     pub per_sample: ValueId,
     /// The weighted mean, a scalar: sum(weight * per_sample) / sum(weight).
     pub mean: ValueId,
@@ -122,7 +122,7 @@ fn huber(r: V<'_>, delta: f64) -> V<'_> {
     cut * (r - cut * 0.5)
 }
 
-/// [N, C, d..] and targets to [N, d..].
+/// `[N, C, d..]` and targets to `[N, d..]`.
 fn cross_entropy<'b>(p: V<'b>, t: V<'b>, soft: bool, shape: &Shape) -> V<'b> {
     let b = p.builder();
     let axis = || Attributes::new().with("axis", 1i64);

@@ -151,7 +151,7 @@ impl<'b> V<'b> {
         }
     }
 
-    /// The size along an axis counted from the front, as an int64 value of shape [1].
+    /// The size along an axis counted from the front, as an int64 value of shape `[1]`.
     pub fn dim(self, axis: usize) -> V<'b> {
         match self.known_dim(axis) {
             Some(n) => self.b.ints(&[n as i64]),
