@@ -11,6 +11,8 @@ pub(crate) enum Outcome {
     Success,
     /// A negative finding: exit 1.
     Negative,
+    /// The user stopped it: exit 130, as shells expect.
+    Interrupted,
 }
 
 impl From<Outcome> for ExitCode {
@@ -18,6 +20,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Success => ExitCode::SUCCESS,
             Outcome::Negative => ExitCode::from(1),
+            Outcome::Interrupted => ExitCode::from(130),
         }
     }
 }
@@ -89,6 +92,8 @@ macro_rules! from_crates {
 from_crates! {
     dendrite_onnx::Error;
     dendrite_runtime::Error;
+    dendrite_trainer::Error;
+    dendrites::Error;
     #[cfg(feature = "tract")]
     dendrite_tract::Error;
 }

@@ -3,7 +3,10 @@
 mod commands;
 mod compare;
 mod failure;
+mod growth;
+mod progress;
 mod output;
+mod parity;
 
 use std::process::ExitCode;
 

@@ -122,6 +122,16 @@ impl Output {
         self.paint("31;1", text, &io::stdout())
     }
 
+    /// A word in standard error that is good.
+    pub(crate) fn good_note(&self, text: &str) -> String {
+        self.paint("32", text, &io::stderr())
+    }
+
+    /// Whether the user asked for nothing but results and errors.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// The word before an error.
     pub(crate) fn alarm(&self, text: &str) -> String {
         self.paint("31;1", text, &io::stderr())

@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         folder: Path::new(folder),
         resume: false,
         interrupt: &AtomicBool::new(false),
+        second_runtime: None,
         observer: &mut |event: &Event| println!("{}", serde_json::to_string(event).unwrap_or_default()),
     };
     let outcome = grow(&mut run)?;

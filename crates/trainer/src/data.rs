@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read},
+    io::{BufReader, Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -32,9 +32,16 @@ impl DataSet {
                 "save the arrays with numpy.savez, named after the model's inputs, and the target as 'target'",
             ));
         }
-        let broken = |e: std::io::Error| fail(format!("damaged .npz: {e}"), "save the file again with numpy.savez");
         let file = File::open(path).map_err(Error::io(path))?;
-        let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file)).map_err(broken)?;
+        Self::from_npz(path, BufReader::new(file))
+    }
+
+    /// Read an `.npz` from `reader`; `path` stands for it in messages.
+    pub fn from_npz(path: impl AsRef<Path>, reader: impl Read + Seek) -> Result<Self> {
+        let path = path.as_ref();
+        let fail = |reason: String, hint: &str| Error::Data { path: path.to_owned(), reason, hint: hint.to_owned() };
+        let broken = |e: std::io::Error| fail(format!("damaged .npz: {e}"), "save the file again with numpy.savez");
+        let mut archive = npyz::npz::NpzArchive::new(reader).map_err(broken)?;
         let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
         let mut arrays = Vec::new();
         for name in names {

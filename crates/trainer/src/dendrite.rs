@@ -27,7 +27,7 @@ use crate::{
     network::{Growth, Network},
     objective::Objective,
     options::{Method, Options},
-    random::generator,
+    random::{generator, normal},
 };
 
 /// Bytes that one site's input and error may take in memory; beyond, a random part of the samples serves.
@@ -619,12 +619,6 @@ fn write_site_batch(
     let weights: Vec<f32> = (0..batch).map(|i| if i < rows.len() { 1.0 } else { 0.0 }).collect();
     pass.write_f32("weight", &weights)?;
     Ok(())
-}
-
-fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    // Box-Muller; one of the pair suffices.
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random::<f64>());
-    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
 /// The axis of a weight operand that counts units.

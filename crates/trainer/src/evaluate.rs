@@ -187,3 +187,64 @@ pub fn write_rows(pass: &mut Loop, name: &str, array: &Tensor, indices: &[usize]
     pass.write(name, buffer)?;
     Ok(())
 }
+
+/// A metric with its 95 % confidence interval.
+#[derive(Debug, Clone)]
+pub struct Interval {
+    /// The metric.
+    pub name: &'static str,
+    /// The estimate.
+    pub value: f64,
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}
+
+/// The 97.5 % point of the normal distribution.
+const TWO_SIDED: f64 = 1.959_964;
+
+/// The metric and the loss of a score with 95 % intervals: Wilson's for the accuracy, the normal one for means.
+pub fn interval(metric: Metric, score: &Score, target: Option<&Tensor>) -> Vec<Interval> {
+    let n = score.per_sample.len().max(1) as f64;
+    let mut rows = Vec::new();
+    match metric {
+        Metric::Accuracy => {
+            let (p, z2) = (score.metric, TWO_SIDED * TWO_SIDED);
+            let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
+            let half = TWO_SIDED / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+            rows.push(Interval { name: metric.name(), value: p, low: centre - half, high: centre + half });
+        }
+        Metric::Mae | Metric::Rmse => {
+            let target = target.and_then(Tensor::to_f32).unwrap_or_default();
+            let width = score.width.max(1);
+            let per_sample: Vec<f64> = score
+                .predictions
+                .chunks_exact(width)
+                .zip(target.chunks_exact(width))
+                .map(|(p, t)| {
+                    let errors = p.iter().zip(t).map(|(p, t)| f64::from(p - t));
+                    let sum: f64 =
+                        if metric == Metric::Mae { errors.map(f64::abs).sum() } else { errors.map(|e| e * e).sum() };
+                    sum / width as f64
+                })
+                .collect();
+            let (mean, half) = mean_interval(&per_sample);
+            let shown = |v: f64| if metric == Metric::Rmse { v.max(0.0).sqrt() } else { v };
+            let (low, high) = (shown(mean - half), shown(mean + half));
+            rows.push(Interval { name: metric.name(), value: score.metric, low, high });
+        }
+        Metric::Loss => {}
+    }
+    let (mean, half) = mean_interval(&score.per_sample);
+    rows.push(Interval { name: Metric::Loss.name(), value: mean, low: mean - half, high: mean + half });
+    rows
+}
+
+/// A mean and half the width of its interval.
+fn mean_interval(values: &[f64]) -> (f64, f64) {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    (mean, TWO_SIDED * (variance / n).sqrt())
+}

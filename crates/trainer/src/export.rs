@@ -96,6 +96,13 @@ pub fn run_file(
     Ok((rows, values))
 }
 
+/// Inputs of the file for its first samples: as many as its fixed batch, or a few.
+pub fn first_rows(network: &Network, samples: &Samples) -> Result<Vec<(String, Tensor)>> {
+    let rows = network.fixed_batch.unwrap_or(PARITY_SAMPLES).min(samples.len());
+    let indices: Vec<usize> = (0..rows).collect();
+    samples.fields().iter().map(|(name, array)| Ok((name.clone(), rows_of(array, &indices)?))).collect()
+}
+
 /// Some rows of an array as a tensor.
 pub fn rows_of(array: &Tensor, indices: &[usize]) -> Result<Tensor> {
     let shape = batch_shape(array, indices.len());

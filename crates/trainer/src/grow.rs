@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use dendrite_onnx::{Model, ops::cost::model_parameters};
+use dendrite_onnx::{Model, Tensor, ops::cost::model_parameters};
 use dendrite_runtime::SessionOptions;
 use dendrites::{Connection, Demand, DendriteSet, Plan, fragment::Reading, sites::select};
 
@@ -56,6 +56,9 @@ pub struct Run<'a> {
     pub interrupt: &'a AtomicBool,
     /// Told of every event.
     pub observer: &'a mut dyn FnMut(&Event),
+    /// Compares a file's outputs in ONNX Runtime and in another runtime on given inputs: the largest relative difference,
+    /// or `None` where the other cannot run it.
+    pub second_runtime: Option<&'a dyn Fn(&[u8], &[(String, Tensor)]) -> Option<f64>>,
 }
 
 /// What a run came to.
@@ -121,6 +124,9 @@ fn prepare(run: &Run) -> Result<Fixed> {
 
 /// The plan that options describe.
 pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -> Result<Plan> {
+    if options.dendrites == 0 {
+        return Ok(Plan { connect: options.connect, cycles: 0, sites: Vec::new() });
+    }
     if network.sites.is_empty() {
         let reasons: Vec<String> =
             network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
@@ -372,6 +378,10 @@ impl Controller<'_, '_> {
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score(&self.fixed.val)?;
         let ort = export::parity(&file, network, &self.fixed.val, &after.predictions, after.width, &self.run.session)?;
+        let tract = match self.run.second_runtime {
+            Some(compare) => compare(&file, &export::first_rows(network, &self.fixed.val)?),
+            None => None,
+        };
         let (mut test_before, mut test_after) = (None, None);
         if let Some(test) = &self.fixed.test {
             test_after = Some(evaluator.score(test)?);
@@ -394,7 +404,7 @@ impl Controller<'_, '_> {
             before: side(self.fixed.base_parameters, macs(&network.graph)?, base, &test_before),
             after: side(self.parameters(&state.best.sets), macs(&grown)?, &after, &test_after),
             kept_dendrites: kept_dendrites(&state.best.sets),
-            parity: Parity { ort, tract: None },
+            parity: Parity { ort, tract },
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
         };

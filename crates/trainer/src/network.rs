@@ -183,3 +183,8 @@ fn before_link(graph: &Graph, output: ValueId) -> (ValueId, Link) {
     }
     (output, Link::Identity)
 }
+
+/// Parameters of a model as it is trained: those that the chosen output depends on.
+pub fn parameters(model: &Model) -> Result<usize> {
+    Ok(dendrite_onnx::ops::cost::model_parameters(&Graph::from_model(model)?))
+}

@@ -134,7 +134,7 @@ impl Trainer {
                 hint: "select weights with --train, or another output with --output".to_owned(),
             });
         }
-        let attached = optimizer::attach(&mut graph, &optimizer_of(options), &pairs)?;
+        let attached = optimizer::attach(&mut graph, &optimizer_of(options, samples.len()), &pairs)?;
         let mean = graph.op("Identity", MEAN, &[values.mean], Default::default());
         let mut state = Vec::new();
         for ((name, initial), updated) in kept.iter().zip(&attached.updated) {
@@ -228,8 +228,8 @@ impl Trainer {
     }
 }
 
-fn optimizer_of(options: &Options) -> Optimizer {
-    let weight_decay = options.weight_decay;
+fn optimizer_of(options: &Options, samples: usize) -> Optimizer {
+    let weight_decay = options.decay_for(samples);
     let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
     let algorithm = match options.optimizer {
         OptimizerKind::AdamW => Algorithm::AdamW { beta1, beta2, epsilon, weight_decay },

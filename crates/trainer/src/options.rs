@@ -144,8 +144,8 @@ pub struct Options {
     pub lr: Option<f64>,
     /// The optimizer.
     pub optimizer: OptimizerKind,
-    /// Weight decay (AdamW and SGD).
-    pub weight_decay: f64,
+    /// Weight decay; by default the normalised decay of [`Options::decay_for`].
+    pub weight_decay: Option<f64>,
     /// Largest norm of the gradient; no clipping by default.
     pub clip_norm: Option<f64>,
     /// Epochs without improvement before the learning rate drops.
@@ -184,7 +184,7 @@ impl Default for Options {
             shuffle: true,
             lr: None,
             optimizer: OptimizerKind::AdamW,
-            weight_decay: 0.0,
+            weight_decay: None,
             clip_norm: None,
             patience: 10,
             tries: 2,
@@ -202,4 +202,18 @@ impl Options {
         let chosen = self.batch.unwrap_or_else(|| (samples / 100).next_power_of_two().clamp(16, 128));
         chosen.min(samples.max(1))
     }
+
+    /// The weight decay for `samples` training samples. By default it grows as steps an epoch get fewer, lambda =
+    /// 1.2 sqrt(batch / samples), the normalisation of Loshchilov & Hutter (arXiv:1711.05101, appendix B.1): small data
+    /// sets need it and large ones do not. Adam without decoupled decay has none unless asked.
+    pub fn decay_for(&self, samples: usize) -> f64 {
+        let normalised = match self.optimizer {
+            OptimizerKind::AdamW => NORMALISED_DECAY * (self.batch_for(samples) as f64 / samples.max(1) as f64).sqrt(),
+            OptimizerKind::Adam | OptimizerKind::Sgd => 0.0,
+        };
+        self.weight_decay.unwrap_or(normalised)
+    }
 }
+
+/// The normalised weight decay of AdamW.
+const NORMALISED_DECAY: f64 = 1.2;

@@ -28,6 +28,11 @@ macro_rules! commands {
 }
 
 commands! {
+    Demo = demo,
+    Grow = grow,
+    Plan = plan,
+    Insert = insert,
+    Evaluate = evaluate,
     Inspect = inspect,
     Check = check,
     Compare = compare,

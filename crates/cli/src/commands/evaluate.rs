@@ -1,0 +1,67 @@
+//! `dendrite evaluate`: a model's scores on data.
+
+use std::path::PathBuf;
+
+use dendrite_onnx::Model;
+use dendrite_trainer::{
+    DataSet, Network,
+    evaluate::{Evaluator, interval},
+    network::Growth,
+    objective::Objective,
+};
+use serde_json::json;
+
+use crate::{
+    failure::{Failure, Outcome},
+    growth::{Machine, Placement, Training, read_config},
+    output::Output,
+};
+
+/// Score a model on data, with 95 % confidence intervals
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// The data (.npz; arrays named like the model's inputs, and target)
+    #[arg(long, value_name = "DATA")]
+    data: PathBuf,
+    #[command(flatten)]
+    placement: Placement,
+    #[command(flatten)]
+    training: Training,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    let model = Model::open(&args.model)?;
+    let mut options = read_config(None)?;
+    args.training.apply(&mut options);
+    args.placement.apply(&mut options, 0);
+    let network = Network::prepare(&model, options.output.as_deref())?;
+    let data = DataSet::open(&args.data)?;
+    let samples = data.samples(&network.graph, &network.graph.inputs, &options.map, Some(&options.target))?;
+    let objective = Objective::choose(&network, &samples, &options)?;
+    let batch = options.batch.unwrap_or(64).min(samples.len());
+    let session = args.machine.session();
+    let mut evaluator =
+        Evaluator::new(&network, &Growth::default(), &[], &objective, &samples, batch, &session)?;
+    let score = evaluator.score(&samples)?;
+    let rows = interval(objective.metric, &score, samples.target());
+    if out.is_json() {
+        let metrics: serde_json::Map<String, serde_json::Value> = rows
+            .iter()
+            .map(|r| (r.name.to_owned(), json!({ "value": r.value, "low": r.low, "high": r.high })))
+            .collect();
+        return out
+            .object(json!({ "model": args.model, "data": args.data, "samples": samples.len(), "metrics": metrics }))
+            .map(|()| Outcome::Success);
+    }
+    let table: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| vec![r.name.to_owned(), format!("{:.4}", r.value), format!("{:.4} to {:.4}", r.low, r.high)])
+        .collect();
+    out.table(&["metric", "value", "95 % interval"], &[1, 2], &table)?;
+    out.note(format_args!("{} samples", samples.len()));
+    Ok(Outcome::Success)
+}

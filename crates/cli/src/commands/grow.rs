@@ -1,0 +1,156 @@
+//! `dendrite grow`: the whole cycle on the user's model and data.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use dendrite_onnx::Model;
+use dendrite_trainer::{DataSet, Error, Outcome as Grown, Run, summary::Side};
+use dendrites::Plan;
+
+use crate::{
+    failure::{Failure, Outcome},
+    growth::{Machine, Placement, Training, read_config, shown},
+    output::{Output, grouped},
+    parity,
+    progress::Progress,
+};
+
+/// Grow dendrites on a model: train, insert, train, keep what validation accepts, export
+///
+/// Writes a run folder with model.onnx, the best model of all on validation. Exit code 0: it beats the input; 1: nothing
+/// did, and model.onnx is the input, byte for byte.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    #[arg(required_unless_present = "print_config")]
+    model: Option<PathBuf>,
+    /// Data that train (.npz; arrays named like the model's inputs, and target)
+    #[arg(long, value_name = "DATA", required_unless_present = "print_config")]
+    train: Option<PathBuf>,
+    /// Data that decide what is kept
+    #[arg(long, value_name = "DATA", required_unless_present = "print_config")]
+    val: Option<PathBuf>,
+    /// Data that are scored once, at the end
+    #[arg(long, value_name = "DATA")]
+    test: Option<PathBuf>,
+    /// The run folder
+    #[arg(short, long, value_name = "FOLDER", required_unless_present = "print_config")]
+    output_folder: Option<PathBuf>,
+    /// Go on from the folder's checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Options in TOML; flags override them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A plan as `dendrite plan` prints it, in place of the options that describe one
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Print every option with its value as TOML, and do nothing
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    placement: Placement,
+    #[command(flatten)]
+    training: Training,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    let mut options = read_config(args.config.as_deref())?;
+    args.training.apply(&mut options);
+    let (Some(path), Some(train), Some(val), Some(folder), false) =
+        (&args.model, &args.train, &args.val, &args.output_folder, args.print_config)
+    else {
+        args.placement.apply(&mut options, 0);
+        let text = toml::to_string(&options).map_err(|e| Failure::new(e.to_string(), None))?;
+        out.line(text.trim_end())?;
+        return Ok(Outcome::Success);
+    };
+    let model = Model::open(path)?;
+    args.placement.apply(&mut options, dendrite_trainer::network::parameters(&model)?);
+    let plan = args.plan.as_ref().map(|file| read_plan(file)).transpose()?;
+    let (train, val) = (DataSet::open(train)?, DataSet::open(val)?);
+    let test = args.test.as_ref().map(DataSet::open).transpose()?;
+
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupt);
+    // A second Ctrl-C ends the process at once: the checkpoint on disk is whole at any moment.
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    let mut progress = Progress::new(out, "");
+    let session = args.machine.session();
+    let second = parity::tract(&session);
+    let mut run = Run {
+        model: &model,
+        train: &train,
+        val: &val,
+        test: test.as_ref(),
+        options: &options,
+        plan,
+        session,
+        folder,
+        resume: args.resume,
+        interrupt: &interrupt,
+        observer: &mut |event| progress.show(event),
+        second_runtime: second.as_deref(),
+    };
+    let grown = match dendrite_trainer::grow(&mut run) {
+        Err(Error::Interrupted) => {
+            out.note(format_args!("interrupted; go on with the same command and --resume ({})", shown(folder)));
+            return Ok(Outcome::Interrupted);
+        }
+        other => other?,
+    };
+    report(&grown, &folder.join("model.onnx"), out)?;
+    Ok(if grown.improved { Outcome::Success } else { Outcome::Negative })
+}
+
+fn read_plan(path: &PathBuf) -> Result<Plan, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", shown(path)), None))?;
+    toml::from_str(&text).map_err(|e| {
+        Failure::new(format!("{}: {}", shown(path), e.to_string().trim_end()), Some("`dendrite plan MODEL` prints a valid plan"))
+    })
+}
+
+fn report(grown: &Grown, file: &PathBuf, out: &Output) -> Result<(), Failure> {
+    let summary = &grown.summary;
+    if out.is_json() {
+        return out.line(serde_json::to_string_pretty(summary).map_err(|e| Failure::new(e.to_string(), None))?);
+    }
+    let row = |name: &str, side: &Side| {
+        let score = |scores: Option<&dendrite_trainer::summary::Scores>| {
+            scores.and_then(|s| s.headline()).map_or("-".to_owned(), |(_, v)| format!("{v:.4}"))
+        };
+        vec![
+            name.to_owned(),
+            grouped(side.parameters as u64),
+            side.macs.map_or("-".to_owned(), grouped),
+            score(Some(&side.val)),
+            score(side.test.as_ref()),
+        ]
+    };
+    let metric = summary.after.val.headline().map_or("score", |(name, _)| name);
+    let (val, test) = (format!("val {metric}"), format!("test {metric}"));
+    let rows = [row("input", &summary.before), row("result", &summary.after)];
+    out.table(&["", "parameters", "MACs", &val, &test], &[1, 2, 3, 4], &rows)?;
+    let tract = summary.parity.tract.map_or("not run".to_owned(), |t| format!("{t:.1e}"));
+    out.line(format_args!(
+        "{} ({:.0} s; parity: ONNX Runtime {:.1e}, tract {tract})",
+        file.display(),
+        summary.seconds,
+        summary.parity.ort
+    ))?;
+    if !grown.improved {
+        out.note("nothing beat the input model on validation: the result is the input, byte for byte");
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! `dendrite insert`: untrained dendrites, for trying where a model runs.
+
+use std::path::PathBuf;
+
+use dendrite_onnx::{Model, Patch, file};
+use dendrite_trainer::{Network, export, random::initial_growth};
+use dendrites::{Connection, Demand, Plan, sites::select};
+use serde_json::json;
+
+use crate::{
+    failure::{Failure, Outcome},
+    growth::{Placement, read_config},
+    output::{Output, grouped},
+};
+
+/// Insert untrained dendrites; outputs stay equal
+///
+/// The connections of new dendrites are zero. With `--dendrites 0` the model is written back unchanged to the byte.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output_file: PathBuf,
+    #[command(flatten)]
+    placement: Placement,
+}
+
+pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    let model = Model::open(&args.model)?;
+    let mut options = read_config(None)?;
+    options.dendrites = 1;
+    args.placement.apply(&mut options, 0);
+    let (mut patch, mut added) = (Patch::new(), 0);
+    if options.dendrites > 0 {
+        let network = Network::prepare(&model, options.output.as_deref())?;
+        let sites = select(&network.sites, &options.sites, &options.exclude)?;
+        let (cycles, width) = match options.connect {
+            Connection::Neuron => (1, Some(options.dendrites as f64)),
+            Connection::Layer => (options.dendrites, options.width),
+        };
+        let budget = options.max_parameters.map(|limit| {
+            limit.saturating_sub(dendrite_onnx::ops::cost::model_parameters(&network.graph))
+        });
+        let plan = Plan::new(&sites, &Demand { connect: options.connect, cycles, width, budget })?;
+        let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
+        added = growth.sets.iter().filter_map(|s| Some(s.parameters(network.site(&s.site)?, &growth.sets))).sum();
+        patch = export::patch(&model, &network, &growth, None)?;
+    }
+    file::write(&model, &patch, &args.output_file)?;
+    if out.is_json() {
+        out.object(json!({ "file": args.output_file, "parameters_added": added }))?;
+    } else {
+        out.line(format_args!("{}: {} parameters added", args.output_file.display(), grouped(added as u64)))?;
+    }
+    Ok(Outcome::Success)
+}

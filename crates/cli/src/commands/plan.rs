@@ -1,0 +1,85 @@
+//! `dendrite plan`: where dendrites would grow and what they would cost.
+
+use std::path::PathBuf;
+
+use dendrite_onnx::{Model, ops::cost::model_parameters};
+use dendrite_trainer::{Network, grow::make_plan};
+use dendrites::Connection;
+use serde_json::json;
+
+use crate::{
+    failure::{Failure, Outcome},
+    growth::{MethodChoice, Placement, read_config},
+    output::{Output, grouped},
+};
+
+/// Show the sites that would take dendrites and their cost, as TOML to edit; nothing is trained
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// Options in TOML; flags override them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How dendrites will learn: `pb` grows them one by one, the others together [default: hybrid]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<MethodChoice>,
+    #[command(flatten)]
+    placement: Placement,
+}
+
+pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    let model = Model::open(&args.model)?;
+    let mut options = read_config(args.config.as_deref())?;
+    if let Some(method) = args.method {
+        options.method = method.into();
+    }
+    let network = Network::prepare(&model, args.placement.output.as_deref().or(options.output.as_deref()))?;
+    let base = model_parameters(&network.graph);
+    args.placement.apply(&mut options, base);
+    let plan = make_plan(&network, &options, base)?;
+    let of_site = |name: &str, cycles: usize| {
+        let mut one = plan.clone();
+        one.sites.retain(|s| s.name == name);
+        one.parameters(&network.sites, cycles)
+    };
+    let total = base + plan.parameters(&network.sites, plan.cycles);
+    if out.is_json() {
+        let sites = plan.sites.iter().map(|s| {
+            json!({ "name": s.name, "dendrites": s.dendrites, "parameters": of_site(&s.name, plan.cycles) })
+        });
+        let others = network.not_sites.iter().map(|n| json!({ "node": n.name, "operator": n.op, "reason": n.reason }));
+        out.object(json!({
+            "connect": plan.connect, "cycles": plan.cycles, "sites": sites.collect::<Vec<_>>(),
+            "not_sites": others.collect::<Vec<_>>(), "parameters_before": base, "parameters_after": total,
+        }))?;
+        return Ok(Outcome::Success);
+    }
+    out.line(format_args!(
+        "# {} parameters before, at most {} after {} cycle{}",
+        grouped(base as u64),
+        grouped(total as u64),
+        plan.cycles,
+        if plan.cycles == 1 { "" } else { "s" }
+    ))?;
+    for other in &network.not_sites {
+        out.line(format_args!("# not a site: {} ({}): {}", other.name, other.op, other.reason))?;
+    }
+    let unit = match plan.connect {
+        Connection::Neuron => "for each neuron and cycle",
+        Connection::Layer => "for each cycle",
+    };
+    let text = toml::to_string(&plan).map_err(|e| Failure::new(e.to_string(), None))?;
+    let mut sites = plan.sites.iter();
+    for line in text.lines() {
+        match line.starts_with("dendrites = ").then(|| sites.next()).flatten() {
+            Some(site) => {
+                let cost = grouped(of_site(&site.name, plan.cycles) as u64);
+                let neurons = network.site(&site.name).map_or(0, |s| s.channels);
+                out.line(format_args!("{line} # {unit}; {neurons} neurons, {cost} parameters in all"))?;
+            }
+            None => out.line(line)?,
+        }
+    }
+    Ok(Outcome::Success)
+}

@@ -1,0 +1,306 @@
+//! The options of growth, shared by the commands that plan, insert and grow.
+
+use std::path::{Path, PathBuf};
+
+use dendrite_runtime::{Device, SessionOptions};
+use dendrite_trainer::options::{Activations, LossKind, Method, OptimizerKind, Options};
+use dendrites::Connection;
+
+use crate::failure::Failure;
+
+/// Declares a flag's values once: the names on the command line and what they stand for.
+macro_rules! choices {
+    ($(#[$doc:meta])* $name:ident => $target:ty { $($(#[$variant_doc:meta])* $variant:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+        pub(crate) enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl From<$name> for $target {
+            fn from(choice: $name) -> Self {
+                match choice { $($name::$variant => <$target>::$variant,)* }
+            }
+        }
+    };
+}
+
+choices! {
+    /// How dendrites learn.
+    MethodChoice => Method {
+        /// The paper's: correlation-trained and frozen, ignored by the error that reaches lower layers
+        Pb,
+        /// Gradient descent from random dendrites, everything trained together
+        Gd,
+        /// Correlation-trained, then trained together with everything
+        Hybrid,
+    }
+}
+
+choices! {
+    /// How dendrites reach neurons.
+    ConnectionChoice => Connection {
+        /// One dendrite a neuron, one scalar each (the paper's)
+        Neuron,
+        /// Each dendrite feeds all neurons of its site
+        Layer,
+    }
+}
+
+choices! {
+    /// Non-linearities of dendrites.
+    ActivationChoice => Activations {
+        /// 1 / (1 + exp(-z))
+        Sigmoid,
+        /// tanh(z)
+        Tanh,
+        /// max(z, 0)
+        Relu,
+        /// All compete, the best-correlating one wins a set
+        Mixed,
+    }
+}
+
+choices! {
+    /// Optimizers.
+    OptimizerChoice => OptimizerKind {
+        /// Adam with decoupled weight decay
+        #[value(name = "adamw")]
+        AdamW,
+        /// Adam
+        Adam,
+        /// Gradient descent with momentum 0.9
+        Sgd,
+    }
+}
+
+/// Where dendrites grow and how many.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Dendrites")]
+pub(crate) struct Placement {
+    /// Sites that take dendrites: patterns of output or node names; all sites unless said
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    pub(crate) sites: Vec<String>,
+    /// Sites that take none
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    pub(crate) exclude: Vec<String>,
+    /// Dendrites a neuron, at most (layer connection: cycles, at most) [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) dendrites: Option<usize>,
+    /// How dendrites reach neurons [default: neuron]
+    #[arg(long, value_name = "CONNECTION")]
+    pub(crate) connect: Option<ConnectionChoice>,
+    /// Dendrites a site and cycle in the layer connection: a number, or a fraction of the site's neurons; in the neuron
+    /// connection, dendrites a neuron and cycle
+    #[arg(long, value_name = "K|FRACTION", value_parser = positive)]
+    pub(crate) width: Option<f64>,
+    /// Parameters the grown model may have: a number, or xF for F times those of the input
+    #[arg(long, value_name = "N|xF")]
+    pub(crate) max_parameters: Option<ParameterLimit>,
+    /// Non-linearity of dendrites [default: relu]
+    #[arg(long, value_name = "ACTIVATION")]
+    pub(crate) activation: Option<ActivationChoice>,
+    /// The output to train; by default the first float output
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
+    /// Seed of everything random [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// How the grown model learns.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct Training {
+    /// How dendrites learn [default: hybrid]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<MethodChoice>,
+    /// Candidates a dendrite [default: 8]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pool: Option<u32>,
+    /// auto, cross-entropy, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
+    #[arg(long, value_name = "LOSS")]
+    loss: Option<LossKind>,
+    /// The array that holds targets [default: target]
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// The array of an input that is not called like it
+    #[arg(long, value_name = "INPUT=ARRAY", value_parser = pair)]
+    map: Vec<(String, String)>,
+    /// Epochs of a neuron phase, at most [default: 200]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Samples a step; by default a hundredth of the data within 16 and 128
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// Whether samples are drawn in a new order every epoch [default: true]
+    #[arg(long, value_name = "BOOL")]
+    shuffle: Option<bool>,
+    /// The learning rate at which a neuron phase starts; searched for by default
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    lr: Option<f64>,
+    /// The optimizer [default: adamw]
+    #[arg(long, value_name = "OPTIMIZER")]
+    optimizer: Option<OptimizerChoice>,
+    /// Weight decay; by default larger for smaller data sets
+    #[arg(long, value_name = "DECAY", value_parser = not_negative)]
+    weight_decay: Option<f64>,
+    /// Largest norm of the gradient; no clipping by default
+    #[arg(long, value_name = "NORM", value_parser = positive)]
+    clip_norm: Option<f64>,
+    /// Epochs without improvement before the learning rate drops [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    patience: Option<u32>,
+    /// Attempts at a cycle before growth stops [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    tries: Option<u32>,
+    /// Weights that train: all, sites, head, dendrites, or a pattern of names [default: all]
+    #[arg(long, value_name = "WHICH")]
+    train_weights: Option<String>,
+    /// Grow at once, without a neuron phase before the first dendrites
+    #[arg(long)]
+    no_finetune_first: bool,
+}
+
+/// Where it is computed.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct Machine {
+    /// cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
+    /// Threads; all cores by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+impl Machine {
+    /// How sessions are built.
+    pub(crate) fn session(&self) -> SessionOptions {
+        let threads = self.threads.map_or(0, |n| n as usize);
+        SessionOptions { device: self.device, threads, ..Default::default() }
+    }
+}
+
+/// A limit on parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ParameterLimit {
+    /// A number.
+    Absolute(usize),
+    /// A multiple of the input model's.
+    Times(f64),
+}
+
+impl std::str::FromStr for ParameterLimit {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let invalid = || format!("'{s}' is neither a number nor a factor such as x2.5");
+        match s.strip_prefix('x') {
+            Some(factor) => positive(factor).map(ParameterLimit::Times).map_err(|_| invalid()),
+            None => s.parse().map(ParameterLimit::Absolute).map_err(|_| invalid()),
+        }
+    }
+}
+
+impl ParameterLimit {
+    /// The limit for a model of `parameters`.
+    pub(crate) fn of(self, parameters: usize) -> usize {
+        match self {
+            ParameterLimit::Absolute(n) => n,
+            ParameterLimit::Times(factor) => (parameters as f64 * factor) as usize,
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err(format!("'{text}' is not a number above 0")),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
+        _ => Err(format!("'{text}' is not a number of at least 0")),
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (input, array) = text.split_once('=').ok_or("expected INPUT=ARRAY")?;
+    Ok((input.to_owned(), array.to_owned()))
+}
+
+/// Options from a file, or the defaults.
+pub(crate) fn read_config(path: Option<&Path>) -> Result<Options, Failure> {
+    let Some(path) = path else { return Ok(Options::default()) };
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display()), None))?;
+    toml::from_str(&text).map_err(|e| {
+        Failure::new(
+            format!("{}: {}", path.display(), e.to_string().trim_end()),
+            Some("`dendrite grow --print-config` prints every option with its value"),
+        )
+    })
+}
+
+impl Placement {
+    /// Let flags override `options`. `parameters` are the input model's.
+    pub(crate) fn apply(&self, options: &mut Options, parameters: usize) {
+        if !self.sites.is_empty() {
+            options.sites.clone_from(&self.sites);
+        }
+        if !self.exclude.is_empty() {
+            options.exclude.clone_from(&self.exclude);
+        }
+        set(&mut options.dendrites, self.dendrites);
+        set(&mut options.connect, self.connect.map(Connection::from));
+        set(&mut options.activation, self.activation.map(Activations::from));
+        set(&mut options.seed, self.seed);
+        set_some(&mut options.width, self.width);
+        set_some(&mut options.output, self.output.clone());
+        set_some(&mut options.max_parameters, self.max_parameters.map(|limit| limit.of(parameters)));
+    }
+}
+
+impl Training {
+    /// Let flags override `options`.
+    pub(crate) fn apply(&self, options: &mut Options) {
+        let number = |n: Option<u32>| n.map(|n| n as usize);
+        set(&mut options.method, self.method.map(Method::from));
+        set(&mut options.pool, number(self.pool));
+        set(&mut options.loss, self.loss.clone());
+        set(&mut options.target, self.target.clone());
+        if !self.map.is_empty() {
+            options.map.clone_from(&self.map);
+        }
+        set(&mut options.epochs, self.epochs);
+        set_some(&mut options.batch, number(self.batch));
+        set(&mut options.shuffle, self.shuffle);
+        set_some(&mut options.lr, self.lr);
+        set(&mut options.optimizer, self.optimizer.map(OptimizerKind::from));
+        set_some(&mut options.weight_decay, self.weight_decay);
+        set_some(&mut options.clip_norm, self.clip_norm);
+        set(&mut options.patience, number(self.patience));
+        set(&mut options.tries, number(self.tries));
+        set(&mut options.train, self.train_weights.clone());
+        if self.no_finetune_first {
+            options.finetune_first = false;
+        }
+    }
+}
+
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+fn set_some<T>(slot: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *slot = value;
+    }
+}
+
+/// A file argument in messages.
+pub(crate) fn shown(path: &PathBuf) -> String {
+    path.display().to_string()
+}

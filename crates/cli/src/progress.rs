@@ -1,0 +1,82 @@
+//! Progress of a run on a terminal: one bar for the phase, a line for what is decided.
+
+use std::io::IsTerminal;
+
+use dendrite_trainer::Event;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::{Output, grouped};
+
+/// Shows events as they come.
+pub(crate) struct Progress<'a> {
+    out: &'a Output,
+    bar: ProgressBar,
+    label: String,
+}
+
+impl<'a> Progress<'a> {
+    /// Progress under `label`, on standard error; the bar only if that is a terminal and the user did not ask for quiet.
+    pub(crate) fn new(out: &'a Output, label: &str) -> Self {
+        let visible = !out.is_quiet() && std::io::stderr().is_terminal();
+        let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} epochs, {elapsed} {msg}") {
+            bar.set_style(style);
+        }
+        Progress { out, bar, label: label.to_owned() }
+    }
+
+    /// Show one event.
+    pub(crate) fn show(&mut self, event: &Event) {
+        match event {
+            Event::Baseline { parameters, val_loss, metric, val_metric, .. } => {
+                let parameters = grouped(*parameters as u64);
+                self.say(format!("input: {parameters} parameters, validation {metric} {val_metric:.4}, loss {val_loss:.4}"));
+            }
+            Event::PhaseStarted { kind, cycle, attempt, parameters, epochs } => {
+                self.bar.reset();
+                self.bar.set_length(*epochs as u64);
+                self.bar.set_prefix(name(kind, *cycle, *attempt));
+                self.bar.set_message(format!("{} parameters", grouped(*parameters as u64)));
+            }
+            Event::Epoch { report, .. } => {
+                self.bar.inc(1);
+                self.bar.set_message(format!("validation {:.4}, loss {:.4}, lr {:.1e}", report.val_metric, report.val_loss, report.lr));
+            }
+            Event::Site { report, .. } => {
+                if report.trained > report.initial {
+                    let activation = format!("{:?}", report.activation).to_lowercase();
+                    self.say(format!(
+                        "  {}: mean correlation with the error {:.3} -> {:.3} ({activation})",
+                        report.site, report.initial, report.trained
+                    ));
+                }
+            }
+            Event::Verdict { cycle, attempt, val_metric, val_loss, verdict } => {
+                let decision = if verdict.accepted { self.out.good_note("kept") } else { "not kept".to_owned() };
+                let kind = if *cycle == 0 { "finetune" } else { "neuron" };
+                self.say(format!(
+                    "{}: validation {val_metric:.4} ({:+.4}), loss {val_loss:.4}, {:+.1} standard errors: {decision}",
+                    name(kind, *cycle, *attempt),
+                    verdict.metric_change,
+                    verdict.t,
+                ));
+            }
+            Event::Finished { .. } => self.bar.finish_and_clear(),
+        }
+    }
+
+    fn say(&self, text: String) {
+        let prefix = if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) };
+        self.bar.suspend(|| self.out.note(format_args!("{prefix}{text}")));
+    }
+}
+
+fn name(kind: &str, cycle: usize, attempt: usize) -> String {
+    let again = if attempt > 0 { format!(", try {}", attempt + 1) } else { String::new() };
+    match kind {
+        "finetune" => "fine-tune".to_owned(),
+        "dendrite" => format!("cycle {cycle}{again}, dendrites"),
+        _ => format!("cycle {cycle}{again}"),
+    }
+}
