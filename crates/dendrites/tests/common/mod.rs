@@ -1,0 +1,358 @@
+//! What the tests of dendrites share: working copies, random sets, runs, double precision.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, unreachable_pub)]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use dendrite_onnx::{
+    Attributes, Dim, ElementType, Graph, Model, Patch, Shape, Tensor, ValueId, WORKING_OPSET, upgrade::upgrade,
+};
+use dendrite_runtime::{Optimization, Session, SessionOptions, infer_shapes};
+use dendrites::{Activation, Connection, DendriteSet, Site, Weights, find_sites, insert::insert_into_patch};
+use prost::Message;
+
+/// Reproducible numbers.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x1234_5678_9abc_def1))
+    }
+
+    /// In -1..1.
+    pub fn next(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub fn tensor(&mut self, shape: &[usize], scale: f32) -> Tensor {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.next() * scale).collect();
+        Tensor::from_f32(shape, &values)
+    }
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), files));
+    } else if path.extension().is_some_and(|e| e == "onnx") {
+        files.push(path.to_owned());
+    }
+}
+
+/// The models of the repository, and every .onnx file below the folder `DENDRITE_MODELS`.
+pub fn models() -> Vec<(String, Model)> {
+    let mut files = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models"), &mut files);
+    assert_eq!(files.len(), 4);
+    if let Some(folder) = env::var_os("DENDRITE_MODELS") {
+        collect(Path::new(&folder), &mut files);
+    }
+    files.sort();
+    files.into_iter().map(|path| (path.display().to_string(), Model::open(path).unwrap())).collect()
+}
+
+/// The working copy of a model and its sites, as a run prepares them.
+pub fn working(model: &Model) -> (Graph, Vec<Site>) {
+    let mut graph = Graph::from_model(model).unwrap();
+    infer_shapes(&mut graph).unwrap();
+    upgrade(&mut graph, WORKING_OPSET).unwrap();
+    infer_shapes(&mut graph).unwrap();
+    let (sites, _) = find_sites(&graph).unwrap();
+    (graph, sites)
+}
+
+/// A graph as the user's file.
+pub fn file(graph: &Graph) -> Model {
+    Model::from_bytes(graph.to_model().unwrap().encode_to_vec()).unwrap()
+}
+
+/// `count` sets at every site.
+pub fn sets(sites: &[Site], connection: Connection, count: usize, activation: Activation) -> Vec<DendriteSet> {
+    let widths = |site: &Site| match connection {
+        Connection::Neuron => site.channels,
+        Connection::Layer => 2usize.next_multiple_of(site.groups),
+    };
+    (0..count)
+        .flat_map(|index| {
+            sites.iter().map(move |site| DendriteSet {
+                site: site.name.clone(),
+                index,
+                connection,
+                activation,
+                width: widths(site),
+            })
+        })
+        .collect()
+}
+
+/// Random tensors of the size training gives them; connections zero on request.
+pub fn tensors(sites: &[Site], sets: &[DendriteSet], random: &mut Random, connected: bool) -> Weights {
+    let mut weights = Weights::new();
+    for set in sets {
+        let site = sites.iter().find(|s| s.name == set.site).unwrap();
+        for (name, shape) in set.tensors(site, sets) {
+            let tensor = if name == set.path("weight") {
+                random.tensor(&shape, 2.0 / (site.fan_in() as f32).sqrt())
+            } else if name == set.path("connection") && !connected {
+                Tensor::filled(ElementType::Float, &shape, 0.0)
+            } else {
+                random.tensor(&shape, 1.0)
+            };
+            weights.insert(name, tensor);
+        }
+    }
+    weights
+}
+
+/// The file with dendrites.
+pub fn patched(model: &Model, graph: &Graph, sites: &[Site], sets: &[DendriteSet], weights: &Weights) -> Vec<u8> {
+    let mut patch = Patch::new();
+    insert_into_patch(&mut patch, model, graph, sites, sets, weights).unwrap();
+    patch.apply(model).unwrap()
+}
+
+/// Inputs of a realistic range: small non-negative integers, floats as the known models take them.
+pub fn inputs(graph: &Graph, random: &mut Random) -> Vec<(String, Tensor)> {
+    let size = |axis: usize, dim: &Dim| dim.known().unwrap_or(if axis == 0 { 2 } else { 16 });
+    let scale = match graph.nodes().find(|(_, n)| n.op == "Scaler") {
+        Some(_) => 15.0,
+        None => 1.0,
+    };
+    graph
+        .inputs
+        .iter()
+        .map(|id| {
+            let value = graph.value(*id);
+            let shape: Vec<usize> =
+                value.shape.as_ref().unwrap().0.iter().enumerate().map(|(i, d)| size(i, d)).collect();
+            let len = shape.iter().product::<usize>();
+            let tensor = match value.element_type.unwrap() {
+                ElementType::Int64 if value.name.contains("mask") => Tensor::from_i64(&shape, &vec![1; len]),
+                ElementType::Int64 if value.name.contains("type") => Tensor::from_i64(&shape, &vec![0; len]),
+                ElementType::Int64 => {
+                    let ids: Vec<i64> = (0..len).map(|_| 1000 + (random.next().abs() * 5000.0) as i64).collect();
+                    Tensor::from_i64(&shape, &ids)
+                }
+                ElementType::Float => random.tensor(&shape, scale),
+                other => panic!("{}: {other}", value.name),
+            };
+            (value.name.clone(), tensor)
+        })
+        .collect()
+}
+
+pub fn session(bytes: &[u8], optimization: Optimization) -> Session {
+    let options = SessionOptions { threads: 2, optimization, ..Default::default() };
+    Session::from_bytes(bytes, &options).unwrap()
+}
+
+/// Run a model file.
+pub fn run_file(bytes: &[u8], feeds: &[(String, Tensor)], optimization: Optimization) -> BTreeMap<String, Tensor> {
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    session(bytes, optimization).run(&feeds).unwrap().into_iter().collect()
+}
+
+/// Run a graph.
+pub fn run(graph: &Graph, feeds: &[(String, Tensor)]) -> BTreeMap<String, Tensor> {
+    run_file(&graph.to_model().unwrap().encode_to_vec(), feeds, Optimization::Off)
+}
+
+/// |a - b| / max(1, max |b|) at its largest; infinite for different shapes or NaN.
+pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    if a.shape() != b.shape() || a.element_type() != b.element_type() {
+        return f64::INFINITY;
+    }
+    apart(&a.to_f64().unwrap(), &b.to_f64().unwrap())
+}
+
+pub fn apart(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    a.iter().zip(b).fold(0.0, |m, (a, b)| {
+        // Equal infinities, as masks hold them, are equal.
+        let d = if a == b { 0.0 } else { (a - b).abs() / scale };
+        if d.is_nan() { f64::INFINITY } else { m.max(d) }
+    })
+}
+
+/// The graph in double precision: every float32 value and constant becomes float64.
+pub fn double(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    let values: Vec<(ValueId, Option<Shape>, Option<Tensor>)> = graph
+        .values()
+        .filter(|(_, v)| v.element_type == Some(ElementType::Float))
+        .map(|(id, v)| (id, v.shape.clone(), v.constant.clone()))
+        .collect();
+    for (id, shape, constant) in values {
+        match constant {
+            Some(t) => graph.set_constant(id, Tensor::from_f64(t.shape(), &t.to_f64().unwrap())),
+            None => graph.set_type(id, Some(ElementType::Double), shape),
+        }
+    }
+    for id in graph.node_ids() {
+        let node = graph.node_mut(id);
+        if node.op == "Cast" && node.attributes.int("to", 0) == ElementType::Float as i64 {
+            node.attributes.set("to", ElementType::Double as i64);
+        }
+    }
+    graph
+}
+
+/// A tensor in double precision.
+pub fn wide(tensor: &Tensor) -> Tensor {
+    Tensor::from_f64(tensor.shape(), &tensor.to_f64().unwrap())
+}
+
+/// A loaded graph that is run many times.
+pub struct Runner {
+    session: Session,
+    feeds: HashMap<String, Tensor>,
+}
+
+impl Runner {
+    pub fn new(graph: &Graph, feeds: &[(String, Tensor)]) -> Self {
+        let bytes = graph.to_model().unwrap().encode_to_vec();
+        Runner { session: session(&bytes, Optimization::Basic), feeds: feeds.iter().cloned().collect() }
+    }
+
+    pub fn feed(&self, name: &str) -> &Tensor {
+        &self.feeds[name]
+    }
+
+    pub fn run(&mut self) -> HashMap<String, Tensor> {
+        let names: Vec<String> = self.session.inputs().iter().map(|p| p.name.clone()).collect();
+        let feeds: Vec<(&str, &Tensor)> = names.iter().map(|n| (n.as_str(), &self.feeds[n])).collect();
+        self.session.run(&feeds).unwrap().into_iter().collect()
+    }
+
+    /// Output `of` by central differences in every element of the float64 feed `name`.
+    pub fn finite_differences(&mut self, of: &str, name: &str, step: f64) -> Vec<f64> {
+        let original = self.feeds[name].clone();
+        let values = original.to_f64().unwrap();
+        let mut found = Vec::with_capacity(values.len());
+        for i in 0..values.len() {
+            let mut at = |delta: f64| {
+                let mut moved = values.clone();
+                moved[i] += delta;
+                self.feeds.insert(name.to_owned(), Tensor::from_f64(original.shape(), &moved));
+                self.run()[of].to_f64().unwrap()[0]
+            };
+            found.push((at(step) - at(-step)) / (2.0 * step));
+        }
+        self.feeds.insert(name.to_owned(), original);
+        found
+    }
+}
+
+/// max |a - b| / max |b|.
+pub fn relative(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    assert!(scale > 0.0, "nothing to compare with");
+    a.iter().zip(b).fold(0.0, |m, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { m.max((a - b).abs() / scale) })
+}
+
+/// A model of one linear operation between an input `x` and an output `y` behind a Tanh.
+pub struct Case {
+    pub name: &'static str,
+    pub graph: Graph,
+}
+
+/// One of every kind of site the real models lack or have: (name, opset, input shape, how it is built).
+pub fn cases() -> Vec<Case> {
+    let mut random = Random::new(7);
+    let mut list = Vec::new();
+    let mut case = |name: &'static str,
+                    opset: i64,
+                    shape: &[usize],
+                    build: &mut dyn FnMut(&mut Graph, ValueId, &mut Random) -> ValueId| {
+        let mut graph = Graph::new(name, opset);
+        let x = graph.add_input("x", ElementType::Float, Shape::known(shape));
+        let z = build(&mut graph, x, &mut random);
+        let y = graph.op("Tanh", "y", &[z], Attributes::new());
+        graph.set_type(y, Some(ElementType::Float), None);
+        graph.outputs = vec![y];
+        list.push(Case { name, graph });
+    };
+    let none = Attributes::new;
+    fn weight(g: &mut Graph, r: &mut Random, name: &str, shape: &[usize]) -> ValueId {
+        let tensor = r.tensor(shape, 0.7);
+        g.add_constant(name, tensor)
+    }
+    case("matmul with bias", 13, &[3, 5], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[5, 4]), weight(g, r, "b", &[4]));
+        let m = g.op("MatMul", "m", &[x, w], none());
+        g.op("Add", "h", &[b, m], none())
+    });
+    case("matmul of rank 3", 17, &[2, 3, 5], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[5, 4]), weight(g, r, "b", &[4]));
+        let m = g.op("MatMul", "m", &[x, w], none());
+        g.op("Add", "h", &[m, b], none())
+    });
+    case("matmul alone", 8, &[3, 5], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[5, 4]);
+        g.op("MatMul", "h", &[x, w], none())
+    });
+    case("gemm", 7, &[3, 5], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[5, 4]), weight(g, r, "b", &[4]));
+        g.op("Gemm", "h", &[x, w, b], none().with("alpha", 0.5f32).with("beta", 2.0f32))
+    });
+    case("gemm transposed", 21, &[3, 5], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 5]), weight(g, r, "b", &[4]));
+        g.op("Gemm", "h", &[x, w, b], none().with("transB", 1))
+    });
+    case("gemm without bias", 13, &[3, 5], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[4, 5]);
+        g.op("Gemm", "h", &[x, w], none().with("transB", 1))
+    });
+    case("conv1d", 11, &[2, 3, 9], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 3, 3]), weight(g, r, "b", &[4]));
+        g.op("Conv", "h", &[x, w, b], none().with("strides", vec![2i64]).with("pads", vec![1i64, 0]))
+    });
+    case("conv2d same", 9, &[2, 3, 5, 6], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[4, 3, 3, 3]);
+        g.op("Conv", "h", &[x, w], none().with("auto_pad", "SAME_UPPER").with("kernel_shape", vec![3i64, 3]))
+    });
+    case("conv2d dilated, bias behind", 13, &[2, 3, 6, 6], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 3, 2, 2]), weight(g, r, "b", &[4, 1, 1]));
+        let c = g.op("Conv", "c", &[x, w], none().with("dilations", vec![2i64, 2]));
+        g.op("Add", "h", &[c, b], none())
+    });
+    case("conv3d", 17, &[2, 2, 3, 3, 3], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 2, 2, 2, 2]), weight(g, r, "b", &[4]));
+        g.op("Conv", "h", &[x, w, b], none())
+    });
+    case("grouped conv", 13, &[2, 4, 5, 5], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[6, 2, 3, 3]), weight(g, r, "b", &[6]));
+        g.op("Conv", "h", &[x, w, b], none().with("group", 2))
+    });
+    case("depthwise conv", 17, &[2, 4, 5, 5], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[4, 1, 3, 3]);
+        g.op("Conv", "h", &[x, w], none().with("group", 4).with("pads", vec![1i64, 1, 1, 1]))
+    });
+    case("depthwise conv, two a channel", 17, &[2, 3, 6], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[6, 1, 3]), weight(g, r, "b", &[6]));
+        g.op("Conv", "h", &[x, w, b], none().with("group", 3))
+    });
+    for (name, opset, bias) in
+        [("conv and batch normalisation", 8, true), ("conv without bias and normalisation", 17, false)]
+    {
+        case(name, opset, &[2, 3, 5, 5], &mut |g, x, r| {
+            let w = weight(g, r, "w", &[4, 3, 3, 3]);
+            let mut inputs = vec![x, w];
+            if bias {
+                inputs.push(weight(g, r, "b", &[4]));
+            }
+            let c = g.op("Conv", "c", &inputs, none());
+            let (scale, shift, mean) = (weight(g, r, "s", &[4]), weight(g, r, "t", &[4]), weight(g, r, "mu", &[4]));
+            let variance = g.add_constant("var", Tensor::from_f32(&[4], &[0.5, 1.0, 1.5, 2.0]));
+            g.op("BatchNormalization", "h", &[c, scale, shift, mean, variance], none())
+        });
+    }
+    list
+}
