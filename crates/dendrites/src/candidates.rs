@@ -256,7 +256,7 @@ impl Builder<'_> {
         shape[axis] = set.width;
         let attributes = source.node(self.site.node).attributes.clone();
         Ok(match self.site.kind {
-            SiteKind::Conv if self.site.groups > 1 && set.width > self.site.channels => {
+            SiteKind::Conv if self.site.groups > 1 && set.width > self.pool.set.width => {
                 self.grouped(set, x, weight, bias, &attributes, &shape)
             }
             SiteKind::Conv => {
@@ -287,7 +287,8 @@ impl Builder<'_> {
         attributes: &Attributes,
         shape: &[usize],
     ) -> ValueId {
-        let count = set.width / self.site.channels;
+        let width = self.pool.set.width;
+        let count = set.width / width;
         let split = |b: &mut Self, value: ValueId, shape: Vec<usize>| -> Vec<ValueId> {
             let attributes = Attributes::new().with("axis", 0).with("num_outputs", count as i64);
             let parts = b.graph.add_node("Split", "split", &[Some(value)], attributes, count);
@@ -297,11 +298,11 @@ impl Builder<'_> {
             parts
         };
         let mut part_shape = self.site.weight_shape.clone();
-        part_shape[0] = self.site.channels;
+        part_shape[0] = width;
         let weights = split(self, weight, part_shape);
-        let biases = bias.map(|b| split(self, b, vec![self.site.channels]));
+        let biases = bias.map(|b| split(self, b, vec![width]));
         let mut one = shape.to_vec();
-        one[1] = self.site.channels;
+        one[1] = width;
         let parts: Vec<ValueId> = (0..count)
             .map(|p| {
                 let mut inputs = vec![x, weights[p]];
