@@ -4,9 +4,9 @@ mod commands;
 mod compare;
 mod failure;
 mod growth;
-mod progress;
 mod output;
 mod parity;
+mod progress;
 
 use std::process::ExitCode;
 

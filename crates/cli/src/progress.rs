@@ -31,7 +31,9 @@ impl<'a> Progress<'a> {
         match event {
             Event::Baseline { parameters, val_loss, metric, val_metric, .. } => {
                 let parameters = grouped(*parameters as u64);
-                self.say(format!("input: {parameters} parameters, validation {metric} {val_metric:.4}, loss {val_loss:.4}"));
+                self.say(format!(
+                    "input: {parameters} parameters, validation {metric} {val_metric:.4}, loss {val_loss:.4}"
+                ));
             }
             Event::PhaseStarted { kind, cycle, attempt, parameters, epochs } => {
                 self.bar.reset();
@@ -41,7 +43,10 @@ impl<'a> Progress<'a> {
             }
             Event::Epoch { report, .. } => {
                 self.bar.inc(1);
-                self.bar.set_message(format!("validation {:.4}, loss {:.4}, lr {:.1e}", report.val_metric, report.val_loss, report.lr));
+                self.bar.set_message(format!(
+                    "validation {:.4}, loss {:.4}, lr {:.1e}",
+                    report.val_metric, report.val_loss, report.lr
+                ));
             }
             Event::Site { report, .. } => {
                 if report.trained > report.initial {

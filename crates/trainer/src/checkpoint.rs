@@ -18,25 +18,21 @@ use crate::{
     error::{Error, Result},
     files::write_atomically,
     network::Growth,
-    neuron::Progress,
     options::Options,
+    schedule::{Progress, Turn},
 };
 
 /// Where a run stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Position {
-    /// Cycle 0 is the fine-tune without dendrites.
-    pub cycle: usize,
-    /// Attempt within the cycle, from 0.
-    pub attempt: usize,
+    /// The cycle and the attempt.
+    pub turn: Turn,
     /// Sets of the growth under trial; the first `kept_sets` belong to the best model.
     pub sets: Vec<DendriteSet>,
     /// Sets of the best model.
     pub best_sets: Vec<DendriteSet>,
     /// The neuron phase under way.
     pub neuron: Option<Progress>,
-    /// The learning rate that the last neuron phase started from.
-    pub last_rate: Option<f64>,
     /// What the run has told so far, for the summary.
     pub phases: Vec<PhaseSummary>,
     /// Bytes of each log that this checkpoint stands for; what lies beyond is cut off on resume.

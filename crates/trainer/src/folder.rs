@@ -12,6 +12,8 @@ use crate::{
     files::{create_folder, write_atomically},
 };
 
+/// The result.
+pub const MODEL: &str = "model.onnx";
 const EVENTS: &str = "events.jsonl";
 const METRICS: &str = "metrics.csv";
 const METRICS_HEADER: &str = "cycle,attempt,epoch,lr,train_loss,val_loss,val_metric\n";
@@ -54,13 +56,18 @@ impl Log {
 }
 
 impl RunFolder {
-    /// A new folder. One that already holds a run is refused.
-    pub fn create(root: &Path) -> Result<Self> {
-        let occupied = [EVENTS, "model.onnx", "checkpoints"].iter().any(|name| root.join(name).exists());
-        if occupied {
+    /// A new folder. One that already holds a run is refused, unless that run is `unfinished` and may start anew.
+    pub fn create(root: &Path, unfinished: bool) -> Result<Self> {
+        let holds = |name: &str| root.join(name).exists();
+        if holds(MODEL) || (holds(EVENTS) && !unfinished) {
+            let hint = if holds(MODEL) {
+                "the run in it is complete; choose another folder with -o"
+            } else {
+                "choose another folder with -o, or go on with --resume"
+            };
             return Err(Error::Option {
                 reason: format!("{} already holds a run", root.display()),
-                hint: "choose another folder with -o, or go on with --resume".to_owned(),
+                hint: hint.to_owned(),
             });
         }
         create_folder(&root.join("checkpoints"))?;

@@ -19,11 +19,12 @@ use crate::{
     evaluate::{Evaluator, Score},
     events::Event,
     export::{self, Lineage},
-    folder::RunFolder,
+    folder::{self, RunFolder},
     network::{Growth, Network},
     neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
     objective::Objective,
     options::{Method, Options},
+    schedule::{Progress, Turn},
     summary::{Parity, Scores, Side, Summary},
 };
 
@@ -87,10 +88,11 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     let started = Instant::now();
     let fixed = prepare(run)?;
     let path = RunFolder::checkpoint(run.folder);
-    let checkpoint = if run.resume { Some(Checkpoint::read(&path, &fixed.fingerprint)?) } else { None };
+    // A run that was killed before its first checkpoint starts anew.
+    let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.fingerprint)?) } else { None };
     let folder = match &checkpoint {
         Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
-        None => RunFolder::create(run.folder)?,
+        None => RunFolder::create(run.folder, run.resume)?,
     };
     folder.write("config.toml", toml::to_string(run.options).unwrap_or_default().as_bytes())?;
     folder.write("plan.toml", toml::to_string(&fixed.plan).unwrap_or_default().as_bytes())?;
@@ -200,12 +202,10 @@ impl Controller<'_, '_> {
             }
             None => State {
                 position: Position {
-                    cycle: usize::from(!self.run.options.finetune_first),
-                    attempt: 0,
+                    turn: Turn { cycle: usize::from(!self.run.options.finetune_first), attempt: 0 },
                     sets: Vec::new(),
                     best_sets: Vec::new(),
                     neuron: None,
-                    last_rate: None,
                     phases: Vec::new(),
                     log_lengths: Vec::new(),
                     seconds: 0.0,
@@ -215,29 +215,22 @@ impl Controller<'_, '_> {
                 trial: Growth::default(),
             },
         };
-        while state.position.cycle <= self.fixed.plan.cycles {
-            let cycle = state.position.cycle;
+        let cycles = self.fixed.plan.cycles;
+        let mut turn = Some(state.position.turn).filter(|t| t.cycle <= cycles);
+        while let Some(current) = turn {
+            state.position.turn = current;
             if interrupted_phase.is_none() {
                 self.begin(&mut state)?;
             }
             let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
-            let attempts = if cycle == 0 { 1 } else { self.run.options.tries.max(1) };
-            if kept {
-                (state.position.cycle, state.position.attempt) = (cycle + 1, 0);
-            } else if state.position.attempt + 1 < attempts {
-                state.position.attempt += 1;
-            } else if cycle == 0 {
-                state.position.cycle = 1;
-            } else {
-                break;
-            }
+            turn = current.next(kept, self.run.options.tries, cycles);
         }
         self.finish(state, &base)
     }
 
     /// Prepare the growth under trial: the best model, in cycles after the first with new dendrites.
     fn begin(&mut self, state: &mut State) -> Result<()> {
-        let (cycle, attempt) = (state.position.cycle, state.position.attempt);
+        let Turn { cycle, attempt } = state.position.turn;
         state.trial = state.best.clone();
         if cycle > 0 {
             let new = self.fixed.plan.next_cycle(&self.fixed.network.sites, &state.best.sets)?;
@@ -286,9 +279,9 @@ impl Controller<'_, '_> {
     fn neuron_phase(
         &mut self,
         state: &mut State,
-        interrupted: Option<(crate::neuron::Progress, Vec<dendrite_onnx::Tensor>, Vec<dendrite_onnx::Tensor>)>,
+        interrupted: Option<(Progress, Vec<dendrite_onnx::Tensor>, Vec<dendrite_onnx::Tensor>)>,
     ) -> Result<bool> {
-        let (cycle, attempt) = (state.position.cycle, state.position.attempt);
+        let Turn { cycle, attempt } = state.position.turn;
         let mut evaluator = self.evaluator(&state.trial)?;
         let names = trained_names(&self.fixed.network, &state.trial, self.run.options)?;
         let (train, val) = (self.fixed.train.clone(), self.fixed.val.clone());
@@ -408,7 +401,7 @@ impl Controller<'_, '_> {
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
         };
-        self.folder.write("model.onnx", &file)?;
+        self.folder.write(folder::MODEL, &file)?;
         let text = serde_json::to_string_pretty(&summary).unwrap_or_default() + "\n";
         self.folder.write("summary.json", text.as_bytes())?;
         let kept_cycles = state.position.phases.iter().filter(|p| p.kept && p.cycle > 0).count();

@@ -20,6 +20,7 @@ pub mod neuron;
 pub mod objective;
 pub mod options;
 pub mod random;
+pub mod schedule;
 pub mod summary;
 
 pub use data::{DataSet, Samples};

@@ -3,7 +3,7 @@
 //!
 //! Schedule: the learning rate is searched for once a phase, in short annealed trials from the same start; then
 //! training goes on until validation stalls for `patience` epochs, the best weights are reloaded and the rate drops, until it
-//! has dropped [`DROPS`] times.
+//! has dropped [`crate::schedule::DROPS`] times.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -19,7 +19,7 @@ use dendrites::{
     trainable,
 };
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     data::Samples,
@@ -30,18 +30,13 @@ use crate::{
     objective::Objective,
     options::{Method, OptimizerKind, Options},
     random::generator,
+    schedule::{Progress, Rules},
 };
 
-/// Times the learning rate drops before the phase ends.
-const DROPS: usize = 3;
-/// The factor of a drop.
-const DROP: f64 = 0.3;
 /// Epochs of a learning-rate trial.
 const TRIAL_EPOCHS: usize = 4;
 /// Where the orders of trials are counted from, apart from those of epochs.
 const TRIAL_ORDER: u64 = 1 << 32;
-/// Relative improvement of the validation loss that resets the patience.
-const THRESHOLD: f64 = 1e-3;
 /// Learning rates tried for Adam and AdamW, from high to low.
 const ADAM_RATES: [f64; 5] = [3e-2, 1e-2, 3e-3, 1e-3, 3e-4];
 /// Learning rates tried for SGD.
@@ -239,27 +234,6 @@ fn optimizer_of(options: &Options, samples: usize) -> Optimizer {
     Optimizer { algorithm, clip_norm: options.clip_norm }
 }
 
-/// Where a neuron phase stands: everything that decides how it goes on, apart from tensors.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
-pub struct Progress {
-    /// Epochs done.
-    pub epoch: usize,
-    /// The learning rate; `None` before the search.
-    pub lr: Option<f64>,
-    /// Drops so far.
-    pub drops: usize,
-    /// Epochs since the last improvement.
-    pub stalled: usize,
-    /// Optimizer steps since the moments were zero.
-    pub steps: u64,
-    /// The best validation loss of the phase, by which patience is measured.
-    pub best_loss: f64,
-    /// The metric of the best weights.
-    pub best_metric: f64,
-    /// Whether the phase has ended.
-    pub done: bool,
-}
-
 /// What an epoch tells the log.
 #[derive(Debug, Clone, Serialize)]
 pub struct EpochReport {
@@ -283,7 +257,7 @@ pub struct NeuronPhase<'a> {
     val: &'a Samples,
     options: &'a Options,
     place: [u64; 2],
-    floor: f64,
+    rules: Rules,
     /// Where it stands.
     pub progress: Progress,
     /// The state with the best validation loss.
@@ -307,27 +281,9 @@ impl<'a> NeuronPhase<'a> {
         floor: f64,
     ) -> Result<Self> {
         let best = trainer.state()?;
-        Ok(NeuronPhase {
-            trainer,
-            evaluator,
-            train,
-            val,
-            options,
-            place,
-            floor,
-            progress: Progress {
-                epoch: 0,
-                lr: options.lr,
-                drops: 0,
-                stalled: 0,
-                steps: 0,
-                best_loss: f64::MAX,
-                best_metric: 0.0,
-                done: false,
-            },
-            best,
-            best_score: None,
-        })
+        let rules = Rules { epochs: options.epochs, patience: options.patience, metric: evaluator.metric(), floor };
+        let progress = Progress::new(options.lr);
+        Ok(NeuronPhase { trainer, evaluator, train, val, options, place, rules, progress, best, best_score: None })
     }
 
     /// Continue a phase from a checkpoint.
@@ -352,26 +308,6 @@ impl<'a> NeuronPhase<'a> {
     fn score(&mut self, state: &[Tensor]) -> Result<Score> {
         self.evaluator.set_weights(&self.trainer.weights(state))?;
         self.evaluator.score(self.val)
-    }
-
-    fn improves(&self, score: &Score) -> bool {
-        let metric = self.evaluator.metric();
-        if self.best_score.is_none() {
-            return true;
-        }
-        let acceptable = |value: f64| !metric.worse(value, self.floor);
-        match (acceptable(score.metric), acceptable(self.progress.best_metric)) {
-            (true, false) => true,
-            (false, true) => false,
-            _ => score.loss < self.progress.best_loss,
-        }
-    }
-
-    fn take(&mut self, state: Vec<Tensor>, score: Score) {
-        self.progress.best_loss = score.loss;
-        self.progress.best_metric = score.metric;
-        self.best = state;
-        self.best_score = Some(score);
     }
 
     fn order(&self, epoch: u64) -> Vec<usize> {
@@ -423,43 +359,23 @@ impl<'a> NeuronPhase<'a> {
                 lr
             }
         };
-        self.progress.epoch += 1;
-        let order = self.order(self.progress.epoch as u64);
+        let order = self.order(self.progress.epoch as u64 + 1);
         let train_loss = self.trainer.epoch(self.train, &order, lr, &mut self.progress.steps)?;
         let state = self.trainer.state()?;
         let score = self.score(&state)?;
-        let report =
-            EpochReport { epoch: self.progress.epoch, lr, train_loss, val_loss: score.loss, val_metric: score.metric };
-        if !score.loss.is_finite() || !train_loss.is_finite() {
-            self.drop_rate(lr)?;
-        } else if self.improves(&score) {
-            let relevant = score.loss < self.progress.best_loss * (1.0 - THRESHOLD);
-            self.progress.stalled = if relevant { 0 } else { self.progress.stalled + 1 };
-            self.take(state, score);
-        } else {
-            self.progress.stalled += 1;
+        let (val_loss, val_metric) = (score.loss, score.metric);
+        // A training loss that is no number has spoilt the weights, whatever validation says.
+        let judged = if train_loss.is_finite() { val_loss } else { f64::NAN };
+        let step = self.progress.record(&self.rules, judged, val_metric);
+        if step.take {
+            self.best = state;
+            self.best_score = Some(score);
         }
-        if self.progress.stalled >= self.options.patience {
-            self.drop_rate(lr)?;
+        if step.reload {
+            let state = self.trainer.fresh_state(&self.best);
+            self.trainer.set_state(&state)?;
         }
-        if self.progress.epoch >= self.options.epochs {
-            self.progress.done = true;
-        }
-        Ok(Some(report))
-    }
-
-    /// Go back to the best weights with a lower rate, or end the phase.
-    fn drop_rate(&mut self, lr: f64) -> Result<()> {
-        if self.progress.drops >= DROPS {
-            self.progress.done = true;
-            return Ok(());
-        }
-        self.progress.drops += 1;
-        self.progress.stalled = 0;
-        self.progress.steps = 0;
-        self.progress.lr = Some(lr * DROP);
-        let state = self.trainer.fresh_state(&self.best);
-        self.trainer.set_state(&state)
+        Ok(Some(EpochReport { epoch: self.progress.epoch, lr, train_loss, val_loss, val_metric }))
     }
 }
 
