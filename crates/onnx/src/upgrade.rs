@@ -44,11 +44,13 @@ pub fn upgrade(graph: &mut Graph, target: i64) -> Result<()> {
 /// The last opset in which `op` had a form that [`upgrade_node`] rewrites.
 fn rewritten_until(op: &str) -> i64 {
     match op {
+        "Scan" => 8,
         "Slice" | "TopK" | "Resize" | "Upsample" => 10,
         "Pad" | "Clip" | "Scatter" => 10,
         "Dropout" => 11,
         "Squeeze" | "Unsqueeze" | "ReduceSum" | "Softmax" | "LogSoftmax" | "Hardmax" => 12,
         "BatchNormalization" => 13,
+        "RoiAlign" => 15,
         "Split" => 17,
         "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2" | "ReduceLogSum"
         | "ReduceLogSumExp" | "ReduceSumSquare" => 17,
@@ -116,7 +118,12 @@ fn upgrade_node(graph: &mut Graph, id: NodeId, from: i64) -> Result<()> {
                 graph.set_input(id, 1, Some(k));
             }
         }
-        "Upsample" | "Resize" => resize(graph, id),
+        "Upsample" | "Resize" => resize(graph, id)?,
+        "RoiAlign" => {
+            // Without the half-pixel shift, which later became the default.
+            graph.node_mut(id).attributes.set("coordinate_transformation_mode", "output_half_pixel");
+        }
+        "GroupNormalization" => group_normalization(graph, id),
         "Scatter" => graph.node_mut(id).op = "ScatterElements".to_owned(),
         "Dropout" => {
             // Exported graphs are inference graphs: the ratio has no effect without a training flag.
@@ -197,22 +204,52 @@ fn flatten_softmax(graph: &mut Graph, id: NodeId) {
     });
 }
 
-/// `Upsample`, and `Resize` of opset 10, sampled at `floor(x / scale)`.
-fn resize(graph: &mut Graph, id: NodeId) {
+/// `Upsample`, and `Resize` of opset 10. The standard did not say which pixel is the nearest; ONNX Runtime takes
+/// `floor(x / scale)` upwards and `ceil(x / scale)` downwards.
+fn resize(graph: &mut Graph, id: NodeId) -> Result<()> {
     if let Some(scales) = graph.node_mut(id).attributes.remove("scales") {
         let value = constant(graph, id, "scales", Tensor::from_f32(&[scales.floats.len()], &scales.floats));
         graph.set_input(id, 1, Some(value));
     }
     let scales = graph.node(id).input(1);
+    let known = scales.and_then(|v| graph.constant(v)).and_then(Tensor::to_f32).unwrap_or_default();
+    let (down, up) = (known.iter().any(|s| *s < 1.0), known.iter().any(|s| *s > 1.0));
+    let nearest = graph.node(id).attributes.str("mode", "nearest") == "nearest";
+    if nearest && down && up {
+        return Err(unsupported(graph.node(id), "it enlarges one axis and shrinks another"));
+    }
     let node = graph.node_mut(id);
     node.op = "Resize".to_owned();
     if node.attributes.str("mode", "nearest") == "bilinear" {
         node.attributes.set("mode", "linear");
     }
     node.attributes.set("coordinate_transformation_mode", "asymmetric");
-    node.attributes.set("nearest_mode", "floor");
+    node.attributes.set("nearest_mode", if down { "ceil" } else { "floor" });
     graph.set_input(id, 1, None);
     graph.set_input(id, 2, scales);
+    Ok(())
+}
+
+/// Before opset 21 scale and bias held one number a group, since then one a channel.
+fn group_normalization(graph: &mut Graph, id: NodeId) {
+    let groups = graph.node(id).attributes.int("num_groups", 1);
+    let (Some(input), Some(output)) = (graph.node(id).input(0), graph.node(id).output(0)) else { return };
+    let name = graph.name_of(output).to_owned();
+    let own = |role: &str| format!("{name}/{role}");
+    let count = graph.add_constant(&own("groups"), Tensor::int64s(&[groups]));
+    let column = graph.add_constant(&own("column"), Tensor::int64s(&[groups, 1]));
+    let flat = graph.add_constant(&own("flat"), Tensor::int64s(&[-1]));
+    let range = Attributes::new().with("start", 1).with("end", 2);
+    let channels = graph.op("Shape", &own("channels"), &[input], range);
+    let each = graph.op("Div", &own("channels_each"), &[channels, count], Attributes::new());
+    let wide = graph.op("Concat", &own("groups_by_channels"), &[count, each], Attributes::new().with("axis", 0));
+    for (index, role) in [(1, "scale"), (2, "bias")] {
+        let Some(value) = graph.node(id).input(index) else { continue };
+        let value = graph.op("Reshape", &own(role), &[value, column], Attributes::new());
+        let value = graph.op("Expand", &own(role), &[value, wide], Attributes::new());
+        let value = graph.op("Reshape", &own(role), &[value, flat], Attributes::new());
+        graph.set_input(id, index, Some(value));
+    }
 }
 
 /// `Swish` is standard from opset 24 but has no kernel in ONNX Runtime 1.31.1 after it: x * sigmoid(alpha x).
