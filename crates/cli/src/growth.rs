@@ -1,6 +1,6 @@
 //! The options of growth, shared by the commands that plan, insert and grow.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dendrite_runtime::{Device, SessionOptions};
 use dendrite_trainer::options::{Activations, LossKind, Method, OptimizerKind, Options};
@@ -301,6 +301,6 @@ fn set_some<T>(slot: &mut Option<T>, value: Option<T>) {
 }
 
 /// A file argument in messages.
-pub(crate) fn shown(path: &PathBuf) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string()
 }

@@ -1,10 +1,7 @@
 //! How far a result is from itself in the second runtime.
 
-use dendrite_onnx::Tensor;
 use dendrite_runtime::SessionOptions;
-
-/// A comparison of a file's outputs in ONNX Runtime and in another runtime: the largest relative difference.
-pub(crate) type SecondRuntime = dyn Fn(&[u8], &[(String, Tensor)]) -> Option<f64>;
+use dendrite_trainer::SecondRuntime;
 
 /// The comparison with tract, where it was built in.
 #[cfg(feature = "tract")]

@@ -10,7 +10,7 @@ use dendrite_autodiff::{
     optimizer::{Algorithm, Optimizer},
 };
 use dendrite_onnx::{ElementType, Tensor, ValueId};
-use dendrite_runtime::{Loop, Session, SessionOptions, StateSlot};
+use dendrite_runtime::{Loop, Session, StateSlot};
 use dendrites::{
     Activation, Connection, DendriteSet, Site, Weights,
     candidates::{CandidateGraph, Pool, Purpose, SiteBatch, candidate_graph, statistics},
@@ -21,11 +21,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::{
-    data::Samples,
     error::{Error, Result},
     evaluate::{batch_shape, write_rows},
     network::{Growth, Network},
-    objective::Objective,
+    objective::Context,
     options::{Method, Options},
     random::{generator, normal},
 };
@@ -62,24 +61,21 @@ struct SiteData {
 
 /// Run the phase for `sets`, one new set a site, and return their tensors (the connection zero) with a report each.
 pub fn dendrite_phase(
-    network: &Network,
+    context: Context,
     growth: &Growth,
     new: &[DendriteSet],
-    objective: &Objective,
-    samples: &Samples,
-    options: &Options,
-    session: &SessionOptions,
     place: [u64; 2],
 ) -> Result<(Vec<DendriteSet>, Weights, Vec<SiteReport>)> {
+    let Context { network, options, .. } = context;
     let sites: Vec<&Site> = new.iter().filter_map(|set| network.site(&set.site)).collect();
-    let mut data = site_data(network, growth, &sites, objective, samples, options, session, place)?;
+    let mut data = site_data(context, growth, &sites, place)?;
     let mut weights = growth.weights.clone();
     let mut sets = growth.sets.clone();
     let (mut reports, mut added) = (Vec::new(), Vec::new());
     for (index, (set, site)) in new.iter().zip(&sites).enumerate() {
         // Sets of one site that are added together see each other: later ones read earlier ones.
         let Some(data) = data.iter_mut().find(|(name, _)| *name == site.name).map(|(_, d)| d) else { continue };
-        let mut search = Search::new(network, site, set, &sets, &weights, data, options, session)?;
+        let mut search = Search::new(context, site, set, &sets, &weights, data)?;
         let mut rng = generator(options.seed, &[2, place[0], place[1], index as u64]);
         let (set, tensors, report) = search.run(&mut rng)?;
         weights.extend(tensors);
@@ -93,16 +89,8 @@ pub fn dendrite_phase(
 }
 
 /// x and E of every site over the training samples, E scaled to unit size.
-fn site_data(
-    network: &Network,
-    growth: &Growth,
-    sites: &[&Site],
-    objective: &Objective,
-    samples: &Samples,
-    options: &Options,
-    session: &SessionOptions,
-    place: [u64; 2],
-) -> Result<Vec<(String, SiteData)>> {
+fn site_data(context: Context, growth: &Growth, sites: &[&Site], place: [u64; 2]) -> Result<Vec<(String, SiteData)>> {
+    let Context { network, objective, samples, options, session } = context;
     let batch = options.batch_for(samples.len());
     let mut graph = network.grown(growth, Reading::Direct)?;
     let shapes: Vec<(String, Vec<usize>)> =
@@ -224,31 +212,27 @@ struct Sums {
 
 /// The search for one set at one site.
 struct Search<'a> {
-    network: &'a Network,
+    context: Context<'a>,
     site: &'a Site,
     pool: Pool,
     sets: &'a [DendriteSet],
     weights: &'a Weights,
     data: &'a SiteData,
-    options: &'a Options,
-    session: &'a SessionOptions,
     batch: usize,
     score: Loop,
     names: Vec<(String, Vec<usize>)>,
 }
 
 impl<'a> Search<'a> {
-    #[allow(clippy::too_many_arguments)] // one call; a struct of the same fields would say it twice
     fn new(
-        network: &'a Network,
+        context: Context<'a>,
         site: &'a Site,
         set: &DendriteSet,
         sets: &'a [DendriteSet],
         weights: &'a Weights,
         data: &'a SiteData,
-        options: &'a Options,
-        session: &'a SessionOptions,
     ) -> Result<Self> {
+        let Context { network, options, session, .. } = context;
         let pool = pool_for(set, options);
         let samples = data.input.shape()[0];
         let positions = data.error.len() / (samples * site.channels).max(1);
@@ -277,7 +261,7 @@ impl<'a> Search<'a> {
         let mut feeds = site_feeds(&shapes, batch);
         feeds.extend(names.iter().map(|(name, shape)| (name.clone(), ElementType::Float, shape.clone())));
         let score = Loop::new(Session::from_graph(&graph.graph, session)?, Vec::new(), &feeds, &fetches)?;
-        Ok(Search { network, site, pool, sets, weights, data, options, session, batch, score, names })
+        Ok(Search { context, site, pool, sets, weights, data, batch, score, names })
     }
 
     fn run(&mut self, rng: &mut ChaCha8Rng) -> Result<(DendriteSet, Weights, SiteReport)> {
@@ -286,7 +270,8 @@ impl<'a> Search<'a> {
         let first = self.strengths(&sums);
         let mut best = Best::new(self.site, &self.pool, &current, &first);
         let initial = best.mean();
-        let epochs = if self.options.method == Method::Gd { 0 } else { self.options.dendrite_epochs };
+        let options = self.context.options;
+        let epochs = if options.method == Method::Gd { 0 } else { options.dendrite_epochs };
         if epochs > 0 {
             let mut training = Training::new(self, &current)?;
             for _ in 0..epochs {
@@ -444,7 +429,7 @@ impl Training {
         let algorithm = Algorithm::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
         let optimizer = Optimizer { algorithm, clip_norm: None };
         let graph = candidate_graph(
-            &search.network.graph,
+            &search.context.network.graph,
             search.site,
             &search.pool,
             search.sets,
@@ -470,7 +455,7 @@ impl Training {
         let mut feeds = site_feeds(&shapes, search.batch);
         feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
         feeds.push((count.clone(), ElementType::Float, vec![]));
-        let mut step = Loop::new(Session::from_graph(&graph.graph, search.session)?, state, &feeds, &[])?;
+        let mut step = Loop::new(Session::from_graph(&graph.graph, search.context.session)?, state, &feeds, &[])?;
         step.write_f32(&learning_rate, &[CANDIDATE_RATE as f32])?;
         Ok(Training { step, graph, frozen: start.clone(), learning_rate, count, steps: 0 })
     }

@@ -22,7 +22,7 @@ use crate::{
     folder::{self, RunFolder},
     network::{Growth, Network},
     neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
-    objective::Objective,
+    objective::{Context, Objective},
     options::{Method, Options},
     schedule::{Progress, Turn},
     summary::{Parity, Scores, Side, Summary},
@@ -59,8 +59,11 @@ pub struct Run<'a> {
     pub observer: &'a mut dyn FnMut(&Event),
     /// Compares a file's outputs in ONNX Runtime and in another runtime on given inputs: the largest relative difference,
     /// or `None` where the other cannot run it.
-    pub second_runtime: Option<&'a dyn Fn(&[u8], &[(String, Tensor)]) -> Option<f64>>,
+    pub second_runtime: Option<&'a SecondRuntime>,
 }
+
+/// A comparison of a file's outputs in two runtimes on given inputs.
+pub type SecondRuntime = dyn Fn(&[u8], &[(String, Tensor)]) -> Option<f64>;
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -89,7 +92,8 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     let fixed = prepare(run)?;
     let path = RunFolder::checkpoint(run.folder);
     // A run that was killed before its first checkpoint starts anew.
-    let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.fingerprint)?) } else { None };
+    let checkpoint =
+        if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.fingerprint)?) } else { None };
     let folder = match &checkpoint {
         Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
         None => RunFolder::create(run.folder, run.resume)?,
@@ -243,16 +247,8 @@ impl Controller<'_, '_> {
                 parameters: self.parameters(&sets),
                 epochs: self.run.options.dendrite_epochs,
             })?;
-            let (sets, weights, reports) = dendrite_phase(
-                &self.fixed.network,
-                &state.best,
-                &new,
-                &self.fixed.objective,
-                &self.fixed.train,
-                self.run.options,
-                &self.run.session,
-                [cycle as u64, attempt as u64],
-            )?;
+            let place = [cycle as u64, attempt as u64];
+            let (sets, weights, reports) = dendrite_phase(self.context(), &state.best, &new, place)?;
             state.position.phases.push(PhaseSummary {
                 kind: "dendrite".to_owned(),
                 cycle,
@@ -285,15 +281,7 @@ impl Controller<'_, '_> {
         let mut evaluator = self.evaluator(&state.trial)?;
         let names = trained_names(&self.fixed.network, &state.trial, self.run.options)?;
         let (train, val) = (self.fixed.train.clone(), self.fixed.val.clone());
-        let trainer = Trainer::new(
-            &self.fixed.network,
-            &state.trial,
-            &names,
-            &self.fixed.objective,
-            &train,
-            self.run.options,
-            &self.run.session,
-        )?;
+        let trainer = Trainer::new(self.context(), &state.trial, &names)?;
         let place = [cycle as u64, attempt as u64];
         let options = self.run.options;
         let mut phase =
@@ -430,6 +418,16 @@ impl Controller<'_, '_> {
             });
         }
         Ok(())
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            network: &self.fixed.network,
+            objective: &self.fixed.objective,
+            samples: &self.fixed.train,
+            options: self.run.options,
+            session: &self.run.session,
+        }
     }
 
     fn evaluator(&self, growth: &Growth) -> Result<Evaluator> {

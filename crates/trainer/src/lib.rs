@@ -26,6 +26,6 @@ pub mod summary;
 pub use data::{DataSet, Samples};
 pub use error::{Error, Result};
 pub use events::Event;
-pub use grow::{Outcome, Run, grow};
+pub use grow::{Outcome, Run, SecondRuntime, grow};
 pub use network::{Growth, Network};
 pub use options::{Method, Options};

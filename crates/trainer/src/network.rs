@@ -114,10 +114,9 @@ impl Network {
         let values: Vec<(ValueId, Shape)> = graph.values().filter_map(|(id, v)| Some((id, v.shape.clone()?))).collect();
         for (id, mut shape) in values {
             for dim in &mut shape.0 {
-                if let Dim::Symbol(symbol) = dim {
-                    if let Some((_, size)) = bound.iter().find(|(s, _)| s == symbol) {
-                        *dim = Dim::Known(*size);
-                    }
+                let Dim::Symbol(symbol) = dim else { continue };
+                if let Some((_, size)) = bound.iter().find(|(s, _)| s == symbol) {
+                    *dim = Dim::Known(*size);
                 }
             }
             let element_type = graph.value(id).element_type;

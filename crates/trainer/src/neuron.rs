@@ -12,7 +12,7 @@ use dendrite_autodiff::{
     optimizer::{Algorithm, Optimizer},
 };
 use dendrite_onnx::{ElementType, Tensor, ValueId};
-use dendrite_runtime::{Loop, Session, SessionOptions, StateSlot};
+use dendrite_runtime::{Loop, Session, StateSlot};
 use dendrites::{
     Weights,
     fragment::{Reading, stop_value},
@@ -27,7 +27,7 @@ use crate::{
     evaluate::{Evaluator, Score, batch_shape, write_rows},
     metric::Metric,
     network::{Growth, Network},
-    objective::Objective,
+    objective::Context,
     options::{Method, OptimizerKind, Options},
     random::generator,
     schedule::{Progress, Rules},
@@ -80,15 +80,8 @@ const MEAN: &str = "training/loss";
 
 impl Trainer {
     /// Build the training session of a grown network.
-    pub fn new(
-        network: &Network,
-        growth: &Growth,
-        names: &[String],
-        objective: &Objective,
-        samples: &Samples,
-        options: &Options,
-        session: &SessionOptions,
-    ) -> Result<Self> {
+    pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
+        let Context { network, objective, samples, options, session } = context;
         let batch = options.batch_for(samples.len());
         let perforated = options.method == Method::Pb;
         let reading = if perforated { Reading::Perforated } else { Reading::Direct };

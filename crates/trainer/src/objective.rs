@@ -2,6 +2,7 @@
 
 use dendrite_autodiff::loss::{self, Loss, LossValues};
 use dendrite_onnx::{ElementType, Graph, Model, Tensor, ValueId};
+use dendrite_runtime::SessionOptions;
 
 use crate::{
     data::Samples,
@@ -10,6 +11,21 @@ use crate::{
     network::{Link, Network},
     options::{LossKind, Options},
 };
+
+/// What every phase of a run works with.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The working copy of the model.
+    pub network: &'a Network,
+    /// Loss and metric.
+    pub objective: &'a Objective,
+    /// Data that train.
+    pub samples: &'a Samples,
+    /// The options.
+    pub options: &'a Options,
+    /// How sessions are built.
+    pub session: &'a SessionOptions,
+}
 
 /// The largest temperature tried, as a power of two.
 const LARGEST_TEMPERATURE: i32 = 20;

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use dendrite_onnx::{Graph, Model};
+use dendrite_onnx::{Graph, Model, Tensor, batch::fixed_batch};
 use dendrite_runtime::{SessionOptions, infer_shapes};
+use dendrite_trainer::{DataSet, export::rows_of};
 use serde_json::json;
 
 use crate::{
@@ -28,7 +29,10 @@ pub(crate) struct Args {
     /// The relative difference allowed [default: 1e-5 in ort, 1e-4 in tract]
     #[arg(long, value_name = "NUMBER")]
     tolerance: Option<f64>,
-    /// Samples of made-up inputs
+    /// Inputs from a data set (.npz; arrays named like the first model's inputs) in place of made-up ones
+    #[arg(long, value_name = "DATA")]
+    data: Option<PathBuf>,
+    /// Samples that are compared
     #[arg(long, value_name = "N", default_value_t = 4)]
     batch: usize,
     /// The seed of made-up inputs
@@ -48,7 +52,10 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         Ok(graph)
     };
     let (a, b) = (open(&args.a)?, open(&args.b)?);
-    let inputs = random_inputs(&a, args.batch, args.seed)?;
+    let inputs = match &args.data {
+        Some(path) => first_samples(&a, path, args.batch)?,
+        None => random_inputs(&a, args.batch, args.seed)?,
+    };
     let options = SessionOptions { threads: args.threads, ..Default::default() };
     let result = compare(&a, &b, &inputs, &args.runtimes, args.tolerance, &options)?;
 
@@ -99,4 +106,12 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         }
     }
     Ok(if result.passes() { Outcome::Success } else { Outcome::Negative })
+}
+
+/// The first `batch` samples of a data set, or as many as the model's fixed batch takes.
+fn first_samples(graph: &Graph, path: &PathBuf, batch: usize) -> Result<Vec<(String, Tensor)>, Failure> {
+    let samples = DataSet::open(path)?.samples(graph, &graph.inputs, &[], None)?;
+    let rows = fixed_batch(graph, &graph.inputs).unwrap_or(batch).min(samples.len());
+    let indices: Vec<usize> = (0..rows).collect();
+    samples.fields().iter().map(|(name, array)| Ok((name.clone(), rows_of(array, &indices)?))).collect()
 }

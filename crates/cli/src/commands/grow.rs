@@ -1,7 +1,7 @@
 //! `dendrite grow`: the whole cycle on the user's model and data.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     };
     let model = Model::open(path)?;
     args.placement.apply(&mut options, dendrite_trainer::network::parameters(&model)?);
-    let plan = args.plan.as_ref().map(|file| read_plan(file)).transpose()?;
+    let plan = args.plan.as_deref().map(read_plan).transpose()?;
     let (train, val) = (DataSet::open(train)?, DataSet::open(val)?);
     let test = args.test.as_ref().map(DataSet::open).transpose()?;
 
@@ -114,14 +114,14 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     Ok(if grown.improved { Outcome::Success } else { Outcome::Negative })
 }
 
-fn read_plan(path: &PathBuf) -> Result<Plan, Failure> {
+fn read_plan(path: &Path) -> Result<Plan, Failure> {
     let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", shown(path)), None))?;
     toml::from_str(&text).map_err(|e| {
         Failure::new(format!("{}: {}", shown(path), e.to_string().trim_end()), Some("`dendrite plan MODEL` prints a valid plan"))
     })
 }
 
-fn report(grown: &Grown, file: &PathBuf, out: &Output) -> Result<(), Failure> {
+fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
     let summary = &grown.summary;
     if out.is_json() {
         return out.line(serde_json::to_string_pretty(summary).map_err(|e| Failure::new(e.to_string(), None))?);

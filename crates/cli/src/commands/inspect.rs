@@ -7,6 +7,7 @@ use dendrite_onnx::{
     ops::cost::{model_macs, model_parameters, node_cost},
 };
 use dendrite_runtime::infer_shapes;
+use dendrite_trainer::Network;
 use serde::Serialize;
 
 use crate::{
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     /// List every node with its shapes and cost
     #[arg(long)]
     layers: bool,
+    /// List where dendrites can grow, and every other linear or recurrent node with the reason why not
+    #[arg(long)]
+    sites: bool,
     /// Give a symbolic dimension a size, for the cost of models that depend on one
     #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = dimension)]
     dimensions: Vec<(String, usize)>,
@@ -51,6 +55,34 @@ struct Facts {
     operators: BTreeMap<String, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<Vec<Layer>>,
+    #[serde(flatten)]
+    growth: Option<GrowthFacts>,
+}
+
+/// Where dendrites can grow and where not.
+#[derive(Serialize)]
+struct GrowthFacts {
+    sites: Vec<SiteFacts>,
+    not_sites: Vec<NotASiteFacts>,
+}
+
+/// A place for dendrites.
+#[derive(Serialize)]
+struct SiteFacts {
+    name: String,
+    node: String,
+    operator: String,
+    neurons: usize,
+    /// Weights a neuron reads.
+    fan_in: usize,
+}
+
+/// A linear or recurrent node that takes none.
+#[derive(Serialize)]
+struct NotASiteFacts {
+    node: String,
+    operator: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -139,6 +171,7 @@ fn collect(args: &Args, model: &Model, graph: &Graph) -> Result<Facts, Failure> 
             })
             .collect()
     });
+    let growth = args.sites.then(|| list_sites(model)).transpose()?;
     let opset = graph.opsets.iter().map(|(domain, version)| {
         (if domain.is_empty() { "ai.onnx".to_owned() } else { domain.clone() }, *version)
     });
@@ -158,7 +191,26 @@ fn collect(args: &Args, model: &Model, graph: &Graph) -> Result<Facts, Failure> 
         activation_bytes: activation_bytes(graph, &order),
         operators,
         layers,
+        growth,
     })
+}
+
+/// The sites of the model as it would be trained, and the nodes that are none.
+fn list_sites(model: &Model) -> Result<GrowthFacts, Failure> {
+    let network = Network::prepare(model, None)?;
+    let sites = network.sites.iter().map(|s| SiteFacts {
+        name: s.name.clone(),
+        node: s.node_name.clone(),
+        operator: network.graph.node(s.node).op.clone(),
+        neurons: s.channels,
+        fan_in: s.fan_in(),
+    });
+    let others = network.not_sites.iter().map(|n| NotASiteFacts {
+        node: n.name.clone(),
+        operator: n.op.clone(),
+        reason: n.reason.clone(),
+    });
+    Ok(GrowthFacts { sites: sites.collect(), not_sites: others.collect() })
 }
 
 fn operator(domain: &str, op: &str) -> String {
@@ -230,6 +282,7 @@ fn print(facts: &Facts, out: &Output) -> Result<(), Failure> {
     for (name, text) in rows {
         out.line(format_args!("{} {text}", out.strong(&format!("{name:<11}"))))?;
     }
+    print_sites(facts, out)?;
     let Some(layers) = &facts.layers else { return Ok(()) };
     let number = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| if n == 0 { String::new() } else { grouped(n) });
     let rows: Vec<Vec<String>> = layers
@@ -251,4 +304,27 @@ fn print(facts: &Facts, out: &Output) -> Result<(), Failure> {
         .collect();
     out.line("")?;
     out.table(&["node", "operator", "output", "shape", "parameters", "MACs"], &[4, 5], &rows)
+}
+
+fn print_sites(facts: &Facts, out: &Output) -> Result<(), Failure> {
+    let Some(growth) = &facts.growth else { return Ok(()) };
+    if !growth.sites.is_empty() {
+        let rows: Vec<Vec<String>> = growth
+            .sites
+            .iter()
+            .map(|s| {
+                let (neurons, fan_in) = (grouped(s.neurons as u64), grouped(s.fan_in as u64));
+                vec![s.name.clone(), s.node.clone(), s.operator.clone(), neurons, fan_in]
+            })
+            .collect();
+        out.line("")?;
+        out.table(&["site", "node", "operator", "neurons", "weights a neuron"], &[3, 4], &rows)?;
+    }
+    if !growth.not_sites.is_empty() {
+        let rows: Vec<Vec<String>> =
+            growth.not_sites.iter().map(|n| vec![n.node.clone(), n.operator.clone(), n.reason.clone()]).collect();
+        out.line("")?;
+        out.table(&["not a site", "operator", "because"], &[], &rows)?;
+    }
+    Ok(())
 }

@@ -1,0 +1,203 @@
+//! Growth through the command a user types, on the models and data of the repository.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+fn dendrite() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dendrite"));
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// `dendrite grow` on the model and data of a data set, with `options`.
+fn grow(model: &str, data: &str, folder: &Path, options: &[&str]) -> Command {
+    let mut command = dendrite();
+    command.arg("grow").arg(repository(&format!("models/{model}.onnx")));
+    for part in ["train", "val", "test"] {
+        command.arg(format!("--{part}")).arg(repository(&format!("fixtures/{data}/{part}.npz")));
+    }
+    command.arg("-o").arg(folder).args(["--threads", "1", "--quiet"]).args(options);
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.code().is_some_and(|c| c < 3), "{output:?}");
+    output
+}
+
+fn summary(folder: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(folder.join("summary.json")).unwrap()).unwrap()
+}
+
+/// Enough training to be kept, little enough for a test.
+const SHORT: &[&str] =
+    &["--method", "gd", "--connect", "layer", "--width", "8", "--dendrites", "1", "--lr", "0.01", "--epochs", "12"];
+
+#[test]
+fn a_grown_model_scores_higher_and_is_a_plain_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let output = run(grow("letters", "letters", &folder, SHORT));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let facts = summary(&folder);
+    let accuracy = |side: &str, part: &str| facts[side][part]["accuracy"].as_f64().unwrap();
+    assert!(accuracy("after", "val") > accuracy("before", "val"));
+    assert!(accuracy("after", "test") > accuracy("before", "test") + 0.03);
+    assert!(facts["parity"]["ort"].as_f64().unwrap() < 1e-5);
+    assert_eq!(facts["before"]["parameters"], 714);
+    // The grown file is an ordinary model: every command takes it, and it can be grown again.
+    let model = folder.join("model.onnx");
+    let check = run({
+        let mut command = dendrite();
+        command.arg("check").arg(&model);
+        command
+    });
+    assert_eq!(check.status.code(), Some(0), "{check:?}");
+    let evaluated = run({
+        let mut command = dendrite();
+        command.args(["evaluate", "--json"]).arg(&model).arg("--data").arg(repository("fixtures/letters/test.npz"));
+        command
+    });
+    let evaluated: serde_json::Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+    let again = evaluated["metrics"]["accuracy"]["value"].as_f64().unwrap();
+    assert!((again - accuracy("after", "test")).abs() < 1e-9);
+    for file in ["config.toml", "plan.toml", "events.jsonl", "metrics.csv"] {
+        assert!(folder.join(file).metadata().unwrap().len() > 0, "{file}");
+    }
+}
+
+#[test]
+fn where_nothing_is_better_the_input_comes_back_byte_for_byte() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let options = ["--dendrites", "1", "--lr", "1e-12", "--epochs", "1", "--tries", "1", "--weight-decay", "0"];
+    let output = run(grow("jv_cnn4", "japanese-vowels", &folder, &options));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let (input, result) = (repository("models/jv_cnn4.onnx"), folder.join("model.onnx"));
+    assert!(fs::read(input).unwrap() == fs::read(result).unwrap());
+    let facts = summary(&folder);
+    assert_eq!(facts["before"]["val"], facts["after"]["val"]);
+}
+
+#[test]
+fn a_fixed_batch_file_goes_in_as_it_is_and_keeps_its_form() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let options = ["--dendrites", "1", "--lr", "1e-4", "--epochs", "3", "--tries", "1", "--method", "gd"];
+    let output = run(grow("mnist8", "optdigits", &folder, &options));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let read = |path: &Path| dendrite_onnx::Model::open(path).unwrap();
+    let (before, after) = (read(&repository("models/mnist8.onnx")), read(&folder.join("model.onnx")));
+    assert_eq!(before.proto().ir_version, after.proto().ir_version);
+    assert_eq!(before.proto().opset_import, after.proto().opset_import);
+    let graph = |m: &dendrite_onnx::Model| m.proto().graph.clone().unwrap();
+    assert_eq!(graph(&before).output, graph(&after).output);
+    assert_eq!(graph(&before).input[0], graph(&after).input[0]);
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_bytes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let options = [&["--method", "hybrid"], &SHORT[2..]].concat();
+    let undisturbed = scratch.path().join("undisturbed");
+    run(grow("jv_cnn4", "japanese-vowels", &undisturbed, &options));
+    let expected = fs::read(undisturbed.join("model.onnx")).unwrap();
+    for (attempt, delay) in [60u64, 250, 400, 700, 1000].into_iter().enumerate() {
+        let folder = scratch.path().join(format!("killed_{attempt}"));
+        let mut child = grow("jv_cnn4", "japanese-vowels", &folder, &options).spawn().unwrap();
+        thread::sleep(Duration::from_millis(delay));
+        let _ = child.kill();
+        let finished = child.wait().unwrap().success();
+        if !finished {
+            let resumed = run(grow("jv_cnn4", "japanese-vowels", &folder, &[&options[..], &["--resume"]].concat()));
+            assert_ne!(resumed.status.code(), Some(2), "{resumed:?}");
+        }
+        assert!(fs::read(folder.join("model.onnx")).unwrap() == expected, "killed after {delay} ms");
+        let events = |folder: &Path| fs::read_to_string(folder.join("metrics.csv")).unwrap();
+        assert_eq!(events(&folder), events(&undisturbed), "killed after {delay} ms");
+    }
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_not_overwritten() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("model.onnx"), b"precious").unwrap();
+    let output = run(grow("jv_cnn4", "japanese-vowels", &folder, SHORT));
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("already holds a run") && message.contains("hint: "), "{message}");
+    assert_eq!(fs::read(folder.join("model.onnx")).unwrap(), b"precious");
+}
+
+#[test]
+fn data_that_do_not_fit_are_named_before_training() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--target", "labels"], &["train.npz", "no array 'labels'", "--target"]),
+        (&["--map", "x=y"], &["train.npz", "no array 'y'", "--map"]),
+        (&["--output", "z"], &["no output 'z'", "it has y"]),
+        (&["--sites", "nothing*"], &["no site matches 'nothing*'", "--sites"]),
+        (&["--max-parameters", "100"], &["already has 521 parameters"]),
+        (&["--loss", "mse"], &["the target holds integers"]),
+    ];
+    for (index, (options, expected)) in cases.iter().enumerate() {
+        let folder = scratch.path().join(index.to_string());
+        let output = run(grow("jv_cnn4", "japanese-vowels", &folder, options));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {message}");
+        for part in *expected {
+            assert!(message.contains(part), "{options:?}: {message}");
+        }
+        assert!(!folder.exists(), "{options:?} left a folder behind");
+    }
+}
+
+#[test]
+fn insertion_of_no_dendrite_is_the_same_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    for model in ["letters", "mnist8", "jv_cnn4", "jv_gru8"] {
+        let (input, output) = (repository(&format!("models/{model}.onnx")), scratch.path().join(model));
+        let done = run({
+            let mut command = dendrite();
+            command.arg("insert").arg(&input).arg("-o").arg(&output).args(["--dendrites", "0"]);
+            command
+        });
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        assert!(fs::read(input).unwrap() == fs::read(output).unwrap());
+    }
+}
+
+#[test]
+fn a_plan_is_read_back_as_it_was_printed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let printed = run({
+        let mut command = dendrite();
+        command.arg("plan").arg(repository("models/jv_cnn4.onnx")).args(["--dendrites", "2", "--exclude", "y"]);
+        command
+    });
+    assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+    let file = scratch.path().join("plan.toml");
+    fs::write(&file, &printed.stdout).unwrap();
+    let folder = scratch.path().join("run");
+    let options = ["--plan", file.to_str().unwrap(), "--epochs", "1", "--tries", "1", "--lr", "0.001"];
+    let output = run(grow("jv_cnn4", "japanese-vowels", &folder, &options));
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+    let used = fs::read_to_string(folder.join("plan.toml")).unwrap();
+    let strip = |text: &str| -> String {
+        text.lines().map(|l| l.split('#').next().unwrap().trim()).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(strip(&used), strip(&String::from_utf8(printed.stdout).unwrap()));
+}
