@@ -1,0 +1,319 @@
+//! Growth on problems that a linear model cannot solve: dendrites reduce the loss, the sham does not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, Tensor};
+use dendrite_runtime::SessionOptions;
+use dendrite_trainer::{
+    DataSet, Event, Growth, Method, Network, Options, Outcome, Run, Samples,
+    dendrite::dendrite_phase,
+    evaluate::{Evaluator, Score},
+    grow,
+    neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
+    objective::{Context, Objective},
+    options::Activations,
+};
+use dendrites::{Connection, Demand, Plan};
+use prost::Message;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// One Gemm from two numbers.
+fn linear(outputs: usize) -> Model {
+    let mut graph = Graph::new("linear", 17);
+    let batch = Dim::Symbol("n".to_owned());
+    let x = graph.add_input("x", ElementType::Float, Shape(vec![batch.clone(), Dim::Known(2)]));
+    let values: Vec<f32> = (0..2 * outputs).map(|i| 0.1 * (i as f32 + 1.0)).collect();
+    let w = graph.add_constant("w", Tensor::from_f32(&[2, outputs], &values));
+    let b = graph.add_constant("b", Tensor::from_f32(&[outputs], &vec![0.05; outputs]));
+    let y = graph.op("Gemm", "y", &[x, w, b], Attributes::new());
+    graph.set_type(y, Some(ElementType::Float), Some(Shape(vec![batch, Dim::Known(outputs)])));
+    graph.outputs = vec![y];
+    Model::from_bytes(graph.to_model().unwrap().encode_to_vec()).unwrap()
+}
+
+/// x0 * x1 over the square.
+fn product(rows: usize, seed: u64) -> DataSet {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let x: Vec<f32> = (0..2 * rows).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect();
+    let y: Vec<f32> = x.chunks(2).map(|p| p[0] * p[1]).collect();
+    let arrays = vec![("x", Tensor::from_f32(&[rows, 2], &x)), ("target", Tensor::from_f32(&[rows, 1], &y))];
+    DataSet::from_arrays("product", arrays.into_iter().map(|(n, t)| (n.to_owned(), t)).collect())
+}
+
+/// Two spirals of three quarters of a turn.
+fn spirals(rows: usize, seed: u64) -> DataSet {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    for i in 0..rows {
+        let class = (i % 2) as i64;
+        let radius = 0.2 + 0.8 * rng.random::<f32>();
+        let angle = radius * 1.5 * std::f32::consts::PI + class as f32 * std::f32::consts::PI;
+        x.extend([radius * angle.cos(), radius * angle.sin()]);
+        y.push(class);
+    }
+    let arrays = vec![("x", Tensor::from_f32(&[rows, 2], &x)), ("target", Tensor::from_i64(&[rows], &y))];
+    DataSet::from_arrays("spirals", arrays.into_iter().map(|(n, t)| (n.to_owned(), t)).collect())
+}
+
+struct Problem {
+    name: &'static str,
+    model: Model,
+    train: DataSet,
+    val: DataSet,
+}
+
+fn problems() -> [Problem; 2] {
+    [
+        Problem { name: "product", model: linear(1), train: product(512, 1), val: product(256, 2) },
+        Problem { name: "spirals", model: linear(2), train: spirals(512, 3), val: spirals(256, 4) },
+    ]
+}
+
+fn session() -> SessionOptions {
+    SessionOptions { threads: 1, ..Default::default() }
+}
+
+fn options(method: Method, connect: Connection) -> Options {
+    Options {
+        method,
+        connect,
+        dendrites: if connect == Connection::Neuron { 3 } else { 1 },
+        width: (connect == Connection::Layer).then_some(12.0),
+        pool: 4,
+        epochs: 40,
+        dendrite_epochs: 10,
+        patience: 5,
+        activation: Activations::Relu,
+        threads: Some(1),
+        ..Default::default()
+    }
+}
+
+fn try_run(
+    problem: &Problem,
+    options: &Options,
+    folder: &Path,
+    resume: bool,
+    observer: &mut dyn FnMut(&Event),
+    interrupt: &AtomicBool,
+) -> dendrite_trainer::Result<Outcome> {
+    grow(&mut Run {
+        model: &problem.model,
+        train: &problem.train,
+        val: &problem.val,
+        test: None,
+        options,
+        plan: None,
+        session: session(),
+        folder,
+        resume,
+        interrupt,
+        observer,
+        second_runtime: None,
+    })
+}
+
+fn run(problem: &Problem, options: &Options, folder: &Path) -> Outcome {
+    try_run(problem, options, folder, false, &mut |_| {}, &AtomicBool::new(false)).unwrap()
+}
+
+/// The parts of a run, for what a whole run does not show.
+struct Parts {
+    network: Network,
+    objective: Objective,
+    train: Samples,
+    val: Samples,
+}
+
+impl Parts {
+    fn of(problem: &Problem, options: &Options) -> Self {
+        let network = Network::prepare(&problem.model, None).unwrap();
+        let samples =
+            |data: &DataSet| data.samples(&network.graph, &network.graph.inputs, &[], Some("target")).unwrap();
+        let (train, val) = (samples(&problem.train), samples(&problem.val));
+        let objective = Objective::choose(&network, &train, options).unwrap();
+        Parts { network, objective, train, val }
+    }
+
+    fn context<'a>(&'a self, options: &'a Options, session: &'a SessionOptions) -> Context<'a> {
+        Context { network: &self.network, objective: &self.objective, samples: &self.train, options, session }
+    }
+
+    fn evaluator(&self, growth: &Growth, options: &Options) -> Evaluator {
+        let names = changeable_names(&self.network, growth, options).unwrap();
+        Evaluator::new(&self.network, growth, &names, &self.objective, &self.val, 64, &session()).unwrap()
+    }
+
+    fn score(&self, growth: &Growth, options: &Options) -> Score {
+        self.evaluator(growth, options).score(&self.val).unwrap()
+    }
+
+    /// The network with the sets of one cycle.
+    fn grown(&self, growth: &Growth, options: &Options) -> Growth {
+        let width = options.width.or(Some(options.dendrites as f64));
+        let demand = Demand { connect: options.connect, cycles: 1, width, budget: None };
+        let plan = Plan::new(&self.network.sites, &demand).unwrap();
+        let new = plan.next_cycle(&self.network.sites, &growth.sets).unwrap();
+        let place = [1, 0];
+        let (sets, weights, reports) = dendrite_phase(self.context(options, &session()), growth, &new, place).unwrap();
+        for report in &reports {
+            assert!(
+                report.trained >= report.initial && report.trained <= 1.0 + 1e-6
+                    || options.connect == Connection::Layer
+            );
+        }
+        let mut grown = growth.clone();
+        grown.sets.extend(sets);
+        grown.weights.extend(weights);
+        grown
+    }
+
+    /// Train `names` until the phase ends; the best validation loss.
+    fn trained(&self, growth: &Growth, names: &[String], options: &Options) -> f64 {
+        let mut evaluator = self.evaluator(growth, options);
+        let session = session();
+        let trainer = Trainer::new(self.context(options, &session), growth, names).unwrap();
+        let floor = self.score(growth, options).metric;
+        let mut phase =
+            NeuronPhase::start(trainer, &mut evaluator, &self.train, &self.val, options, [1, 0], floor).unwrap();
+        while phase.epoch().unwrap().is_some() {}
+        phase.best_score.unwrap().loss
+    }
+}
+
+fn finetuned(outcome: &Outcome) -> f64 {
+    outcome.summary.phases.iter().find(|p| p.kind == "finetune").unwrap().val_loss
+}
+
+#[test]
+fn dendrites_solve_what_a_linear_model_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    for problem in problems() {
+        for connect in [Connection::Neuron, Connection::Layer] {
+            for method in [Method::Hybrid, Method::Gd, Method::Pb] {
+                let what = format!("{}-{connect:?}-{}", problem.name, method.name());
+                let outcome = run(&problem, &options(method, connect), &folder.path().join(&what));
+                let base = finetuned(&outcome);
+                let after = outcome.summary.after.val.0["loss"];
+                println!("{what}: {base:.4} -> {after:.4}, {} parameters", outcome.summary.after.parameters);
+                assert!(outcome.improved, "{what}");
+                assert!(outcome.summary.kept_dendrites > 0, "{what}");
+                assert!(after < 0.8 * base, "{what}: {base} -> {after}");
+                assert!(outcome.summary.parity.ort < 1e-6, "{what}");
+            }
+        }
+    }
+}
+
+/// The same dendrites and the same budget with the connection held at 0: the network is as linear as before.
+#[test]
+fn the_sham_does_not() {
+    for problem in problems() {
+        for connect in [Connection::Neuron, Connection::Layer] {
+            let options = options(Method::Gd, connect);
+            let parts = Parts::of(&problem, &options);
+            let base = Growth::default();
+            let alone = parts.trained(&base, &trained_names(&parts.network, &base, &options).unwrap(), &options);
+            let growth = parts.grown(&base, &options);
+            let names = trained_names(&parts.network, &growth, &options).unwrap();
+            let without: Vec<String> = names.iter().filter(|n| !n.ends_with("/connection")).cloned().collect();
+            assert!(without.len() < names.len() && without.len() > 2);
+            let sham = parts.trained(&growth, &without, &options);
+            let real = parts.trained(&growth, &names, &options);
+            println!("{} {connect:?}: alone {alone:.4}, sham {sham:.4}, real {real:.4}", problem.name);
+            assert!((sham - alone).abs() < 0.01 * alone, "{} {connect:?}: {alone} {sham}", problem.name);
+            assert!(real < 0.8 * sham, "{} {connect:?}: {sham} {real}", problem.name);
+        }
+    }
+}
+
+#[test]
+fn validation_is_exactly_constant_across_a_dendrite_phase() {
+    for problem in problems() {
+        for connect in [Connection::Neuron, Connection::Layer] {
+            let options = options(Method::Pb, connect);
+            let parts = Parts::of(&problem, &options);
+            let mut growth = Growth::default();
+            for _ in 0..2 {
+                let before = parts.score(&growth, &options);
+                growth = parts.grown(&growth, &options);
+                let after = parts.score(&growth, &options);
+                assert_eq!(before.per_sample, after.per_sample, "{} {connect:?}", problem.name);
+                assert_eq!(before.predictions, after.predictions, "{} {connect:?}", problem.name);
+            }
+        }
+    }
+}
+
+/// Candidates that correlate must not owe it to rounding: |rho| is at most 1 for saturated units too.
+#[test]
+fn correlations_are_at_most_one() {
+    for problem in problems() {
+        for activation in [Activations::Sigmoid, Activations::Tanh, Activations::Mixed] {
+            let options = Options { activation, dendrite_epochs: 30, ..options(Method::Pb, Connection::Neuron) };
+            let parts = Parts::of(&problem, &options);
+            let growth = parts.grown(&Growth::default(), &options);
+            for (name, tensor) in &growth.weights {
+                assert!(tensor.to_f32().unwrap().iter().all(|v| v.is_finite()), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_and_resumed_is_the_undisturbed_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [problem, _] = problems();
+    let options = Options { epochs: 12, dendrite_epochs: 3, ..options(Method::Pb, Connection::Neuron) };
+    let whole = folder.path().join("whole");
+    run(&problem, &options, &whole);
+    let expected = fs::read(whole.join("model.onnx")).unwrap();
+    let events = |folder: &Path| fs::read_to_string(folder.join("events.jsonl")).unwrap();
+    for stop in [1, 5, 14, 25] {
+        let part = folder.path().join(format!("stopped after {stop}"));
+        let interrupt = AtomicBool::new(false);
+        let mut epochs = 0;
+        let mut observer = |event: &Event| {
+            if matches!(event, Event::Epoch { .. }) {
+                epochs += 1;
+                if epochs == stop {
+                    interrupt.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        let stopped = try_run(&problem, &options, &part, false, &mut observer, &interrupt);
+        assert!(stopped.is_err(), "stopped after {stop}");
+        try_run(&problem, &options, &part, true, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+        assert_eq!(fs::read(part.join("model.onnx")).unwrap(), expected, "stopped after {stop}");
+        assert_eq!(events(&part), events(&whole), "stopped after {stop}");
+    }
+}
+
+/// What cannot be improved comes back byte for byte.
+#[test]
+fn without_a_gain_the_result_is_the_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = 64;
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let x: Vec<f32> = (0..2 * rows).map(|_| rng.random::<f32>()).collect();
+    // The model's own outputs: nothing is left to learn.
+    let y: Vec<f32> = x.chunks(2).map(|p| 0.1 * p[0] + 0.2 * p[1] + 0.05).collect();
+    let data = || {
+        let arrays = vec![
+            ("x".to_owned(), Tensor::from_f32(&[rows, 2], &x)),
+            ("target".to_owned(), Tensor::from_f32(&[rows, 1], &y)),
+        ];
+        DataSet::from_arrays("solved", arrays)
+    };
+    let problem = Problem { name: "solved", model: linear(1), train: data(), val: data() };
+    let options = Options { epochs: 5, dendrite_epochs: 2, tries: 1, ..options(Method::Hybrid, Connection::Neuron) };
+    let outcome = run(&problem, &options, &folder.path().join("run"));
+    assert!(!outcome.improved);
+    assert_eq!(fs::read(folder.path().join("run/model.onnx")).unwrap(), problem.model.bytes().to_vec());
+}
