@@ -1,5 +1,7 @@
 //! Puts fragments into a working copy and into a patch of the user's file.
 
+use std::collections::HashSet;
+
 use dendrite_onnx::{Graph, Model, Node, Patch, proto::NodeProto};
 
 use crate::{
@@ -19,10 +21,23 @@ pub fn insert_into_graph(
 ) -> Result<()> {
     for site in sites {
         if let Some(fragment) = fragment(graph, site, sets, weights, reading)? {
+            check_names(site, &fragment, |name| graph.find(name).is_some())?;
             add_to_graph(graph, site, &fragment);
         }
     }
     Ok(())
+}
+
+/// A model that names a value like a dendrite's would be wired to it: that is an error.
+fn check_names(site: &Site, fragment: &Fragment, taken: impl Fn(&str) -> bool) -> Result<()> {
+    let constants = fragment.constants.iter().map(|(name, _)| name);
+    let outputs = fragment.nodes.iter().map(|n| &n.output).filter(|name| **name != fragment.output);
+    match std::iter::once(&fragment.main).chain(constants).chain(outputs).find(|name| taken(name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Error::Set { site: site.name.clone(), reason: format!("the model already has a value '{name}'") })
+        }
+    }
 }
 
 fn add_to_graph(graph: &mut Graph, site: &Site, fragment: &Fragment) {
@@ -61,9 +76,17 @@ pub fn insert_into_patch(
     sets: &[DendriteSet],
     weights: &Weights,
 ) -> Result<()> {
-    let nodes = model.proto().graph.as_ref().map(|g| g.node.as_slice()).unwrap_or_default();
+    let file = model.graph();
+    let nodes = file.node.as_slice();
+    let names: HashSet<&str> = nodes
+        .iter()
+        .flat_map(|n| n.output.iter().map(String::as_str))
+        .chain(file.initializer.iter().map(|t| t.name()))
+        .chain(file.input.iter().map(|i| i.name()))
+        .collect();
     for site in sites {
         let Some(fragment) = fragment(graph, site, sets, weights, Reading::Direct)? else { continue };
+        check_names(site, &fragment, |name| names.contains(name))?;
         let place = nodes.iter().enumerate().find_map(|(index, node)| {
             node.output.iter().position(|o| *o == fragment.output).map(|output| (index, output))
         });

@@ -9,7 +9,11 @@ use std::collections::BTreeMap;
 use common::{Random, difference, inputs, models, patched, run_file, sets, tensors, working};
 use dendrite_onnx::{Model, Patch, Severity, Tensor, check, ops::cost};
 use dendrite_runtime::Optimization;
-use dendrites::{Activation, Connection, Plan, PlannedSite, insert::insert_into_patch};
+use dendrites::{
+    Activation, Connection, Plan, PlannedSite,
+    fragment::Reading,
+    insert::{insert_into_graph, insert_into_patch},
+};
 use onnx_protobuf::Message as _;
 
 const ACTIVATIONS: [Activation; 3] = [Activation::Relu, Activation::Tanh, Activation::Sigmoid];
@@ -179,4 +183,26 @@ fn a_set_that_does_not_fit_is_an_error() {
     weights.remove(&added[0].path("weight"));
     let error = insert_into_patch(&mut patch, &model, &graph, &sites, &added, &weights).unwrap_err();
     assert!(error.to_string().contains("is missing"), "{error}");
+}
+
+/// A value of the model that is called like a dendrite's is not wired to it by accident.
+#[test]
+fn a_taken_name_is_an_error() {
+    for taken in ["h/main", "h/dendrite_0/weight", "h/dendrite_0/activation"] {
+        let case = common::cases().into_iter().find(|c| c.name == "gemm").unwrap();
+        let mut graph = case.graph;
+        let h = graph.find("h").unwrap();
+        let other = graph.op("Neg", taken, &[h], Default::default());
+        graph.set_type(other, Some(dendrite_onnx::ElementType::Float), None);
+        graph.outputs.push(other);
+        let model = common::file(&graph);
+        let (mut graph, sites) = working(&model);
+        let added = sets(&sites, Connection::Neuron, 1, Activation::Relu);
+        let weights = tensors(&sites, &added, &mut Random::new(6), false);
+        let mut patch = Patch::new();
+        let error = insert_into_patch(&mut patch, &model, &graph, &sites, &added, &weights).unwrap_err();
+        assert!(error.to_string().contains(taken), "{error}");
+        let error = insert_into_graph(&mut graph, &sites, &added, &weights, Reading::Direct).unwrap_err();
+        assert!(error.to_string().contains(taken), "{error}");
+    }
 }
