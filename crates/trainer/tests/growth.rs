@@ -295,6 +295,39 @@ fn a_run_that_was_stopped_and_resumed_is_the_undisturbed_run() {
     }
 }
 
+/// New dendrites see net inputs of a deviation of 1 to 2 and a mean within one deviation of zero, also where the data lie
+/// far from zero.
+#[test]
+fn new_dendrites_start_in_the_range_of_their_activation() {
+    for shift in [0.0f32, 10.0, 100.0] {
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let rows = 512;
+        let x: Vec<f32> = (0..2 * rows).map(|_| shift + 2.0 * rng.random::<f32>() - 1.0).collect();
+        let y: Vec<f32> = x.chunks(2).map(|p| (p[0] - shift) * (p[1] - shift)).collect();
+        let data = || {
+            let arrays = vec![
+                ("x".to_owned(), Tensor::from_f32(&[rows, 2], &x)),
+                ("target".to_owned(), Tensor::from_f32(&[rows, 1], &y)),
+            ];
+            DataSet::from_arrays("shifted", arrays)
+        };
+        let problem = Problem { name: "shifted", model: linear(1), train: data(), val: data() };
+        let options = options(Method::Gd, Connection::Layer);
+        let growth = Parts::of(&problem, &options).grown(&Growth::default(), &options);
+        let set = &growth.sets[0];
+        let values = |role: &str| growth.weights[&set.path(role)].to_f64().unwrap();
+        let (w, b) = (values("weight"), values("bias"));
+        for k in 0..set.width {
+            let z: Vec<f64> =
+                x.chunks(2).map(|p| f64::from(p[0]) * w[k] + f64::from(p[1]) * w[set.width + k] + b[k]).collect();
+            let mean = z.iter().sum::<f64>() / rows as f64;
+            let deviation = (z.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / rows as f64).sqrt();
+            assert!((0.95..2.1).contains(&deviation), "shift {shift}: deviation {deviation}");
+            assert!(mean.abs() < 1.05 * deviation, "shift {shift}: mean {mean}, deviation {deviation}");
+        }
+    }
+}
+
 /// What cannot be improved comes back byte for byte.
 #[test]
 fn without_a_gain_the_result_is_the_input() {
