@@ -12,7 +12,7 @@ pub(crate) fn tract(session: &SessionOptions) -> Option<Box<SecondRuntime>> {
     let session = session.clone();
     Some(Box::new(move |file, inputs| {
         let graph = || -> Option<Graph> {
-            let mut graph = Graph::from_model(&Model::from_bytes(file.to_vec()).ok()?).ok()?;
+            let mut graph = Graph::from_model(&Model::open(file).ok()?).ok()?;
             dendrite_runtime::infer_shapes(&mut graph).ok()?;
             Some(graph)
         };

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use dendrite_onnx::{ElementType, Tensor};
+use dendrite_onnx::{ElementType, Tensor, file::write_bytes};
 use dendrites::DendriteSet;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,6 @@ use crate::{
     accept::Verdict,
     data::Samples,
     error::{Error, Result},
-    files::write_atomically,
     network::Growth,
     options::Options,
     schedule::{Progress, Turn},
@@ -144,7 +143,7 @@ impl Checkpoint {
         let metadata =
             HashMap::from([(STATE.to_owned(), position), (FINGERPRINT.to_owned(), self.fingerprint.clone())]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))?;
-        write_atomically(path, &bytes)
+        Ok(write_bytes(path, &bytes)?)
     }
 
     /// Read `path` and verify that it belongs to `fingerprint`.

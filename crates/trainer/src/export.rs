@@ -1,7 +1,7 @@
 //! The result as a file: the user's model, edited.
 
 use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
-use dendrite_runtime::{Session, SessionOptions};
+use dendrite_runtime::Session;
 use dendrites::{DendriteSet, insert::insert_into_patch};
 use serde::Serialize;
 
@@ -115,15 +115,13 @@ pub fn rows_of(array: &Tensor, indices: &[usize]) -> Result<Tensor> {
 /// The largest relative difference, |a - b| / max(1, max |b|), between a file's output and what the evaluation session
 /// predicted for the same samples.
 pub fn parity(
-    file: &[u8],
+    file: &mut Session,
     network: &Network,
     samples: &Samples,
     predictions: &[f32],
     width: usize,
-    options: &SessionOptions,
 ) -> Result<f64> {
-    let mut session = Session::from_bytes(file, options)?;
-    let (rows, values) = run_file(&mut session, network, samples, &network.output)?;
+    let (rows, values) = run_file(file, network, samples, &network.output)?;
     let expected: Vec<f32> =
         predictions.chunks_exact(width.max(1)).take(rows).flat_map(|row| linked(network.link, row)).collect();
     Ok(relative_difference(&values, &expected))

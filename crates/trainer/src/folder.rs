@@ -6,10 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dendrite_onnx::file::write_bytes;
+
 use crate::{
     error::{Error, Result},
     events::Event,
-    files::{create_folder, write_atomically},
 };
 
 /// The result.
@@ -70,7 +71,8 @@ impl RunFolder {
                 hint: hint.to_owned(),
             });
         }
-        create_folder(&root.join("checkpoints"))?;
+        let checkpoints = root.join("checkpoints");
+        fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints))?;
         let mut folder = Self::open(root, &[])?;
         folder.metrics.append(METRICS_HEADER)?;
         Ok(folder)
@@ -119,7 +121,7 @@ impl RunFolder {
 
     /// Write a file of the folder whole.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        write_atomically(&self.root.join(name), bytes)
+        Ok(write_bytes(&self.root.join(name), bytes)?)
     }
 
     /// Remove the checkpoint of a finished run.

@@ -6,8 +6,8 @@ use std::{
     time::Instant,
 };
 
-use dendrite_onnx::{Model, Tensor, ops::cost::model_parameters};
-use dendrite_runtime::SessionOptions;
+use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_parameters};
+use dendrite_runtime::{Session, SessionOptions};
 use dendrites::{Connection, Demand, DendriteSet, Plan, fragment::Reading, sites::select};
 
 use crate::{
@@ -63,7 +63,7 @@ pub struct Run<'a> {
 }
 
 /// A comparison of a file's outputs in two runtimes on given inputs.
-pub type SecondRuntime = dyn Fn(&[u8], &[(String, Tensor)]) -> Option<f64>;
+pub type SecondRuntime = dyn Fn(&Path, &[(String, Tensor)]) -> Option<f64>;
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -351,16 +351,16 @@ impl Controller<'_, '_> {
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
             Lineage { method: options.method.name(), seed: options.seed, parent: &parent, sets: &state.best.sets };
-        let file = if improved {
-            export::patch(self.run.model, network, &state.best, Some(&lineage))?.apply(self.run.model)?
-        } else {
-            self.run.model.bytes().to_vec()
-        };
+        let patch =
+            if improved { export::patch(self.run.model, network, &state.best, Some(&lineage))? } else { Patch::new() };
+        let path = self.folder.root().join(folder::MODEL);
+        file::write(self.run.model, &patch, &path)?;
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score(&self.fixed.val)?;
-        let ort = export::parity(&file, network, &self.fixed.val, &after.predictions, after.width, &self.run.session)?;
+        let mut exported = Session::from_file(&path, &self.run.session)?;
+        let ort = export::parity(&mut exported, network, &self.fixed.val, &after.predictions, after.width)?;
         let tract = match self.run.second_runtime {
-            Some(compare) => compare(&file, &export::first_rows(network, &self.fixed.val)?),
+            Some(compare) => compare(&path, &export::first_rows(network, &self.fixed.val)?),
             None => None,
         };
         let (mut test_before, mut test_after) = (None, None);
@@ -389,7 +389,6 @@ impl Controller<'_, '_> {
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
         };
-        self.folder.write(folder::MODEL, &file)?;
         let text = serde_json::to_string_pretty(&summary).unwrap_or_default() + "\n";
         self.folder.write("summary.json", text.as_bytes())?;
         let kept_cycles = state.position.phases.iter().filter(|p| p.kept && p.cycle > 0).count();
@@ -401,14 +400,12 @@ impl Controller<'_, '_> {
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.
     fn prove_dynamic_copy(&self, score: &Score) -> Result<()> {
         let Some(size) = self.fixed.network.fixed_batch else { return Ok(()) };
-        let difference = export::parity(
-            self.run.model.bytes(),
-            &self.fixed.network,
-            &self.fixed.val,
-            &score.predictions,
-            score.width,
-            &self.run.session,
-        )?;
+        let mut original = match self.run.model.path() {
+            Some(path) => Session::from_file(path, &self.run.session)?,
+            None => Session::from_bytes(self.run.model.bytes(), &self.run.session)?,
+        };
+        let (predictions, width) = (&score.predictions, score.width);
+        let difference = export::parity(&mut original, &self.fixed.network, &self.fixed.val, predictions, width)?;
         if difference > COPY_TOLERANCE {
             return Err(Error::Option {
                 reason: format!(

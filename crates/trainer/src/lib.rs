@@ -11,7 +11,6 @@ pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod export;
-pub mod files;
 pub mod folder;
 pub mod grow;
 pub mod metric;
