@@ -2,7 +2,7 @@
 
 use dendrite_autodiff::loss::{self, Loss, LossValues};
 use dendrite_onnx::{ElementType, Graph, Model, Tensor, ValueId};
-use dendrite_runtime::SessionOptions;
+use dendrite_runtime::{SessionOptions, infer_shapes};
 
 use crate::{
     data::Samples,
@@ -117,7 +117,12 @@ impl Objective {
             logits = graph.op("Mul", "loss/logits", &[prediction, factor], Default::default());
             graph.set_type(logits, element_type, shape);
         }
-        Ok(loss::attach(graph, logits, &self.loss)?)
+        let values = loss::attach(graph, logits, &self.loss)?;
+        if matches!(self.loss, Loss::Graph(_)) {
+            // Files of models rarely declare the shapes between their inputs and outputs.
+            infer_shapes(graph)?;
+        }
+        Ok(values)
     }
 
     fn check(&self, prediction: &dendrite_onnx::Shape, samples: &Samples, classes: bool) -> Result<()> {
