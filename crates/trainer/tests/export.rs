@@ -48,9 +48,10 @@ fn samples(network: &Network, rng: &mut impl Rng) -> Samples {
         shape[0] = ROWS;
         let len = shape.iter().product::<usize>();
         let tensor = match value.element_type.unwrap() {
-            // Features of letters lie in 0..15; beyond, its softmax would hide every difference.
-            ElementType::Float if scaled => {
-                let values: Vec<f32> = (0..len).map(|_| 15.0 * rng.random::<f32>()).collect();
+            // Features of letters lie in 0..15, pixels of digits in 0..255: beyond, softmax would hide every difference.
+            ElementType::Float if scaled || shape.ends_with(&[28, 28]) => {
+                let top = if scaled { 15.0 } else { 255.0 };
+                let values: Vec<f32> = (0..len).map(|_| top * rng.random::<f32>()).collect();
                 Tensor::from_f32(&shape, &values)
             }
             ElementType::Float => random(rng, &shape, 1.0),

@@ -119,9 +119,10 @@ pub fn patched(model: &Model, graph: &Graph, sites: &[Site], sets: &[DendriteSet
 /// Inputs of a realistic range: small non-negative integers, floats as the known models take them.
 pub fn inputs(graph: &Graph, random: &mut Random) -> Vec<(String, Tensor)> {
     let size = |axis: usize, dim: &Dim| dim.known().unwrap_or(if axis == 0 { 2 } else { 16 });
-    let scale = match graph.nodes().find(|(_, n)| n.op == "Scaler") {
-        Some(_) => 15.0,
-        None => 1.0,
+    // Features of letters lie in 0..15, pixels of digits in 0..255, the other models' inputs about -1..1.
+    let positive = |shape: &[usize]| match shape {
+        [.., 28, 28] => Some(255.0),
+        _ => graph.nodes().any(|(_, n)| n.op == "Scaler").then_some(15.0),
     };
     graph
         .inputs
@@ -138,7 +139,13 @@ pub fn inputs(graph: &Graph, random: &mut Random) -> Vec<(String, Tensor)> {
                     let ids: Vec<i64> = (0..len).map(|_| 1000 + (random.next().abs() * 5000.0) as i64).collect();
                     Tensor::from_i64(&shape, &ids)
                 }
-                ElementType::Float => random.tensor(&shape, scale),
+                ElementType::Float => match positive(&shape) {
+                    Some(top) => {
+                        let values: Vec<f32> = (0..len).map(|_| top * random.next().abs()).collect();
+                        Tensor::from_f32(&shape, &values)
+                    }
+                    None => random.tensor(&shape, 1.0),
+                },
                 other => panic!("{}: {other}", value.name),
             };
             (value.name.clone(), tensor)
