@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Keeps a standard deviation away from zero; activations have a deviation of about one, errors are scaled to one.
-const VARIANCE_FLOOR: f64 = 1e-6;
+pub const VARIANCE_FLOOR: f64 = 1e-6;
 
 /// A pool of candidates for one set.
 #[derive(Debug, Clone)]

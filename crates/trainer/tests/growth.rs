@@ -299,7 +299,7 @@ fn a_run_that_was_stopped_and_resumed_is_the_undisturbed_run() {
 /// far from zero.
 #[test]
 fn new_dendrites_start_in_the_range_of_their_activation() {
-    for shift in [0.0f32, 10.0, 100.0] {
+    for shift in [0.0f32, 10.0, 100.0, 1000.0] {
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let rows = 512;
         let x: Vec<f32> = (0..2 * rows).map(|_| shift + 2.0 * rng.random::<f32>() - 1.0).collect();

@@ -5,7 +5,7 @@ use dendrite_onnx::{ElementType, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session, StateSlot};
 use dendrites::{
     Connection, DendriteSet, Site, Weights,
-    candidates::{CandidateGraph, Pool, Purpose, SiteBatch, candidate_graph, statistics},
+    candidates::{CandidateGraph, Pool, Purpose, SiteBatch, VARIANCE_FLOOR, candidate_graph, statistics},
 };
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -138,24 +138,34 @@ impl<'a> Search<'a> {
             };
             tensors.insert(name.clone(), Tensor::from_f32(shape, &values));
         }
-        let sums = self.sums(&tensors)?;
         let units = self.pool.units();
+        let bias = self.pool.set.path("bias");
+        // Deviations are taken of centred net inputs: where inputs lie far from zero, the difference of two large sums
+        // would be lost in float32.
+        let mut means = vec![0.0; units];
+        let mut sums = self.sums(&tensors)?;
+        if let Some(tensor) = tensors.get(&bias).cloned() {
+            means = sums.z.iter().map(|z| z / sums.count).collect();
+            let centred: Vec<f32> = means.iter().map(|m| -*m as f32).collect();
+            means = centred.iter().map(|c| -f64::from(*c)).collect();
+            tensors.insert(bias.clone(), Tensor::from_f32(tensor.shape(), &centred));
+            sums = self.sums(&tensors)?;
+        }
         let mut scales = Vec::with_capacity(units);
         let mut shifts = Vec::with_capacity(units);
-        for k in 0..units {
-            let mean = sums.z[k] / sums.count;
-            let deviation = (sums.zz[k] / sums.count - mean * mean).max(0.0).sqrt();
+        for (k, mean) in means.into_iter().enumerate() {
+            let rest = sums.z[k] / sums.count;
+            let deviation = (sums.zz[k] / sums.count - rest * rest).max(0.0).sqrt();
             let (low, high) = NET_INPUT_DEVIATION;
             let wanted = low + (high - low) * rng.random::<f32>();
             let scale = if deviation > 1e-12 { f64::from(wanted) / deviation } else { 0.0 };
             let centre = f64::from(wanted) * (2.0 * f64::from(rng.random::<f32>()) - 1.0);
             scales.push(scale as f32);
-            shifts.push((centre - mean * scale) as f32);
+            shifts.push((centre - (mean + rest) * f64::from(scale as f32)) as f32);
         }
         let name = self.pool.set.path("weight");
         let scaled = scale_units(&tensors[&name], unit_axis(self.site, &tensors[&name]), &scales);
         tensors.insert(name, scaled);
-        let bias = self.pool.set.path("bias");
         if let Some(tensor) = tensors.get(&bias) {
             let tensor = Tensor::from_f32(tensor.shape(), &shifts);
             tensors.insert(bias, tensor);
@@ -217,18 +227,12 @@ impl<'a> Search<'a> {
         (0..self.pool.units())
             .map(|k| {
                 let mean = sums.a[k] / n;
-                let variance = (sums.aa[k] / n - mean * mean).max(0.0);
-                if variance < 1e-12 {
-                    return 0.0;
-                }
+                let variance = (sums.aa[k] / n - mean * mean).max(0.0) + VARIANCE_FLOOR;
                 match self.pool.set.connection {
                     Connection::Neuron => {
                         let c = k % channels;
                         let mean_e = sums.e[c] / n;
-                        let variance_e = (sums.ee[c] / n - mean_e * mean_e).max(0.0);
-                        if variance_e < 1e-12 {
-                            return 0.0;
-                        }
+                        let variance_e = (sums.ee[c] / n - mean_e * mean_e).max(0.0) + VARIANCE_FLOOR;
                         ((sums.ae[k] / n - mean * mean_e) / (variance * variance_e).sqrt()).abs()
                     }
                     Connection::Layer => {
