@@ -1,6 +1,8 @@
 //! Losses as graphs: one number a sample, and their weighted mean.
 
-use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, ValueId, WORKING_OPSET};
+use std::collections::HashMap;
+
+use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, ValueId, WORKING_OPSET, upgrade::upgrade};
 
 use crate::{
     error::{Error, Result},
@@ -30,7 +32,9 @@ pub enum Loss {
         delta: f64,
     },
     /// A graph of one's own with the inputs `prediction` and `target` (or the first two) and as its first output one number a
-    /// sample, `[N]`, or one in all. Rows that only pad a batch cannot be masked out of a single number.
+    /// sample, `[N]`, or one in all. Rows that only pad a batch cannot be masked out of a single number. It may be of any
+    /// opset that can be upgraded. Shapes that it does not declare are to be inferred after [`attach`], before
+    /// [`gradients`](crate::gradients).
     Graph(Box<Model>),
 }
 
@@ -140,11 +144,28 @@ fn graph_target(model: &Model, prediction: &Shape) -> Result<(ElementType, Shape
     let loss = Graph::from_model(model)?;
     let value = loss.value(loss_input(&loss, "target", 1)?);
     let float = value.element_type.unwrap_or(ElementType::Float);
+    let mut symbols = HashMap::new();
+    bind(&mut symbols, &loss, loss_input(&loss, "prediction", 0)?, prediction);
     let mut shape = value.shape.clone().unwrap_or_else(|| prediction.clone());
+    for dim in &mut shape.0 {
+        if let Dim::Symbol(symbol) = dim {
+            *dim = symbols.get(symbol).cloned().unwrap_or(dim.clone());
+        }
+    }
     if let Some(batch) = shape.0.first_mut() {
         *batch = prediction.0.first().cloned().unwrap_or(Dim::Unknown);
     }
     Ok((float, shape))
+}
+
+/// The loss graph's symbols stand for what its inputs are given.
+fn bind(symbols: &mut HashMap<String, Dim>, loss: &Graph, input: ValueId, given: &Shape) {
+    let declared = loss.value(input).shape.iter().flat_map(|s| &s.0);
+    for (declared, given) in declared.zip(&given.0) {
+        if let Dim::Symbol(symbol) = declared {
+            symbols.entry(symbol.clone()).or_insert(given.clone());
+        }
+    }
 }
 
 fn loss_input(loss: &Graph, name: &str, place: usize) -> Result<ValueId> {
@@ -156,26 +177,31 @@ fn loss_input(loss: &Graph, name: &str, place: usize) -> Result<ValueId> {
 
 /// Copy a loss graph's nodes and constants, its inputs replaced.
 fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId) -> Result<ValueId> {
-    let loss = Graph::from_model(model)?;
-    let version = loss.opsets.get("").copied().unwrap_or(0);
-    if version != WORKING_OPSET || !loss.functions.is_empty() {
+    let mut loss = Graph::from_model(model)?;
+    if !loss.functions.is_empty() {
         return Err(Error::invalid(
-            format!(
-                "the loss graph is at opset {version} or has functions of its own; opset {WORKING_OPSET} is needed"
-            ),
-            "export the loss as plain operators and upgrade it to that opset",
+            "the loss graph has functions of its own".to_owned(),
+            "export the loss as plain operators",
         ));
     }
-    let mut places = std::collections::HashMap::from([
-        (loss_input(&loss, "prediction", 0)?, prediction),
-        (loss_input(&loss, "target", 1)?, target),
-    ]);
+    upgrade(&mut loss, WORKING_OPSET)?;
+    let inputs = [(loss_input(&loss, "prediction", 0)?, prediction), (loss_input(&loss, "target", 1)?, target)];
+    let mut symbols = HashMap::new();
+    for (inner, outer) in inputs {
+        bind(&mut symbols, &loss, inner, &graph.value(outer).shape.clone().unwrap_or_default());
+    }
+    let mut places = HashMap::from(inputs);
+    let bound = |dim: &Dim| match dim {
+        Dim::Symbol(symbol) => symbols.get(symbol).cloned().unwrap_or(Dim::Unknown),
+        other => other.clone(),
+    };
     for (id, value) in loss.values() {
         if places.contains_key(&id) {
             continue;
         }
         let new = graph.add_value(&format!("loss/{}", value.name));
-        graph.set_type(new, value.element_type, value.shape.clone());
+        let shape = value.shape.as_ref().map(|s| Shape(s.0.iter().map(bound).collect()));
+        graph.set_type(new, value.element_type, shape);
         if let Some(tensor) = &value.constant {
             graph.set_constant(new, tensor.clone());
         }

@@ -445,3 +445,18 @@ fn casts_between_floats_pass_gradients() {
     let results = run(&graph, &[("x", &Tensor::from_f32(&[3], &[1.0, -2.0, 0.5]))]);
     assert_eq!(results[&name].to_f32().unwrap(), vec![2.0, -4.0, 1.0]);
 }
+
+/// Where windows tile the image, elements that equal the maximum share its gradient, and every other gets none.
+#[test]
+fn equal_maxima_share_the_gradient() {
+    let mut graph = Graph::new("ties", WORKING_OPSET);
+    let x = input(&mut graph, "x", &[1, 1, 2, 6]);
+    let pool = Attributes::new().with("kernel_shape", vec![2i64, 3]).with("strides", vec![2i64, 3]);
+    let y = op(&mut graph, "MaxPool", &[x], pool, &known(&[1, 1, 1, 2]));
+    let loss = weighted_sum(&mut graph, &[(y, Tensor::from_f32(&[1, 1, 1, 2], &[6.0, 10.0]))]);
+    let name = with_gradients(&mut graph, loss, &[x]).unwrap()[0].clone().unwrap();
+    let at = [1.0, 1.0, 0.0, -3.0, -2.0, -9.0, 1.0, -1.0, 0.5, -2.5, -4.0, -5.0];
+    let results = run(&graph, &[("x", &Tensor::from_f32(&[1, 1, 2, 6], &at))]);
+    let expected = [2.0, 2.0, 0.0, 0.0, 10.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    assert!(error(&results[&name].to_f32().unwrap(), &expected) < 1e-6);
+}

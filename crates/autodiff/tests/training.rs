@@ -8,7 +8,7 @@ use dendrite_autodiff::{
     loss::{self, Loss},
     optimizer::{self, Algorithm, Optimizer},
 };
-use dendrite_onnx::{Attributes, ElementType, Graph, Model, Shape, Tensor, WORKING_OPSET};
+use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, Tensor, WORKING_OPSET};
 
 const WEIGHT: [f64; 3] = [1.0, 0.5, 0.0];
 
@@ -133,6 +133,45 @@ fn a_loss_of_ones_own_is_a_graph() {
         ],
     );
     let expected: Vec<f64> = at.iter().map(|v| 4.0 * f64::from(*v).powi(3) / 3.0).collect();
+    assert!(error(&results[&name].to_f32().unwrap(), &expected) < 1e-6);
+}
+
+/// Opset 11 has the axes of ReduceSum as an attribute. A symbol of the loss graph says nothing about the graph's of that
+/// name.
+#[test]
+fn a_loss_of_an_older_opset_is_upgraded() {
+    let rows = |rest: usize| Shape(vec![Dim::Symbol("N".to_owned()), Dim::Known(rest)]);
+    let mut own = Graph::new("own", 11);
+    let p = own.add_input("prediction", ElementType::Float, rows(4));
+    let t = own.add_input("target", ElementType::Float, rows(4));
+    let r = own.op("Sub", "r", &[p, t], Attributes::new());
+    own.set_type(r, Some(ElementType::Float), Some(rows(4)));
+    let squares = own.op("Mul", "squares", &[r, r], Attributes::new());
+    own.set_type(squares, Some(ElementType::Float), Some(rows(4)));
+    let axes = Attributes::new().with("axes", vec![-1i64]).with("keepdims", 0i64);
+    let l = own.op("ReduceSum", "l", &[squares], axes);
+    own.set_type(l, Some(ElementType::Float), Some(Shape(vec![Dim::Symbol("N".to_owned())])));
+    own.outputs.push(l);
+    let model = Model::from_bytes(prost_bytes(&own)).unwrap();
+
+    let mut graph = Graph::new("loss", WORKING_OPSET);
+    let p = input(&mut graph, "p", &[3, 4]);
+    let values = loss::attach(&mut graph, p, &Loss::Graph(Box::new(model))).unwrap();
+    assert_eq!(graph.value(values.target).shape, Some(Shape::known(&[3, 4])));
+    assert_eq!(graph.value(values.per_sample).shape, Some(Shape::known(&[3])));
+    graph.outputs = vec![values.per_sample, values.mean];
+    dendrite_runtime::infer_shapes(&mut graph).unwrap();
+    let name = with_gradients(&mut graph, values.mean, &[p]).unwrap()[0].clone().unwrap();
+    let at = numbers(12, 3);
+    let results = run(
+        &graph,
+        &[
+            ("p", &Tensor::from_f32(&[3, 4], &at)),
+            ("target", &Tensor::from_f32(&[3, 4], &[0.5; 12])),
+            ("weight", &Tensor::from_f32(&[3], &[1.0; 3])),
+        ],
+    );
+    let expected: Vec<f64> = at.iter().map(|v| 2.0 * (f64::from(*v) - 0.5) / 3.0).collect();
     assert!(error(&results[&name].to_f32().unwrap(), &expected) < 1e-6);
 }
 

@@ -1,6 +1,10 @@
 //! Sessions: a model loaded for one device, run on tensors of any type.
 
-use std::{fmt, path::Path, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use dendrite_onnx::{ElementType, Graph, Shape, Tensor};
 use ort::{
@@ -80,6 +84,11 @@ pub struct SessionOptions {
     pub spinning: bool,
     /// Whether subnormal numbers count as zero, which some processors are far faster with.
     pub flush_subnormals: bool,
+    /// Where to write the graph as it runs, after `optimization`.
+    pub dump: Option<PathBuf>,
+    /// Where to write the time of every node of every run (the Chrome trace format), once the session is dropped. ONNX
+    /// Runtime adds a time and `.json` to the name.
+    pub profile: Option<PathBuf>,
 }
 
 impl Default for SessionOptions {
@@ -90,6 +99,8 @@ impl Default for SessionOptions {
             optimization: Optimization::All,
             spinning: false,
             flush_subnormals: false,
+            dump: None,
+            profile: None,
         }
     }
 }
@@ -295,6 +306,12 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<S
         .with_optimization_level(level)?;
     if options.flush_subnormals {
         builder = builder.with_flush_to_zero()?;
+    }
+    if let Some(path) = &options.dump {
+        builder = builder.with_optimized_model_path(path)?;
+    }
+    if let Some(path) = &options.profile {
+        builder = builder.with_profiling(path)?;
     }
     Ok(builder)
 }

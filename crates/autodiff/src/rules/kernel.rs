@@ -1,22 +1,32 @@
 //! The gradient of a convolution's weights.
 //!
 //! No formulation in standard operators is fast everywhere; one is chosen from the shapes. Time relative to the forward
-//! pass on ONNX Runtime 1.31.1, two threads, batch 16 or 32 (a busy machine, so good to a factor of 1.5):
+//! pass on ONNX Runtime 1.31.1, one thread, batch 16 or 32, the least of many runs:
 //!
-//! | channels, output, kernel | convolution | columns | joined columns | by tap |
-//! |---|---|---|---|---|
-//! | 64-64, 56x56, 3x3 | 5.2 | 2.5 | 2.5 | 1.6 |
-//! | 128-128, 28x28, 3x3 | 4.6 | 2.0 | 1.9 | 1.6 |
-//! | 512-512, 7x7, 3x3 | 1.6 | 1.4 | 0.7 | 2.1 |
-//! | 64-256, 56x56, 1x1 | 13 | 1.1 | 1.6 | 1.1 |
-//! | 320-1280, 7x7, 1x1 | 6.3 | 2.8 | 1.0 | 2.8 |
-//! | 3-64, 56x56, 7x7 stride 2 | 1.8 | 3.1 | 3.1 | 5.2 |
-//! | 16-16, 16x16, 3x3 | 23 | 3.6 | 3.2 | 2.4 |
-//! | 16-32, 8x8, 3x3 | 4.1 | 3.2 | 2.7 | 4.5 |
-//! | 64-64 in 4 groups, 28x28, 3x3 | 15 | 6.6 | | |
-//! | depthwise 96, 56x56, 3x3 | 8 | 5 | | |
-//! | depthwise 96, 28x28, 3x3 stride 2 | 5 | 7 | | |
-//! | depthwise 240, 14x14, 5x5 | 2.5 | 6.7 | | |
+//! | channels, output, kernel | convolution | columns | joined columns | by row | by tap |
+//! |---|---|---|---|---|---|
+//! | 1-8, 28x28, 5x5 | 2.4 | 1.4 | 1.6 | 1.7 | |
+//! | 8-16, 14x14, 5x5 | 1.7 | 1.1 | 1.1 | 1.0 | |
+//! | 16-16, 16x16, 3x3 | 3.3 | 1.7 | 2.0 | 1.2 | 1.4 |
+//! | 64-64, 28x28, 3x3 | 2.5 | 1.5 | 1.6 | 1.2 | 1.2 |
+//!
+//! A product for each tap alone took between 0.9 and 1.2 times as long as one for each row and has more nodes, so it is not
+//! among them. Columns slice one axis at a time; all taps sliced from the image took 1.2 times as long for 5x5. Products
+//! have dy on the right where it is the smaller factor: the right one is rearranged, and the other way round took 1.1 times
+//! as long.
+//!
+//! Two threads, columns still sliced tap by tap (a busy machine, so good to a factor of 1.5):
+//!
+//! | channels, output, kernel | convolution | columns | joined columns |
+//! |---|---|---|---|
+//! | 512-512, 7x7, 3x3 | 1.6 | 1.4 | 0.7 |
+//! | 64-256, 56x56, 1x1 | 13 | 1.1 | 1.6 |
+//! | 320-1280, 7x7, 1x1 | 6.3 | 2.8 | 1.0 |
+//! | 3-64, 56x56, 7x7 stride 2 | 1.8 | 3.1 | 3.1 |
+//! | 64-64 in 4 groups, 28x28, 3x3 | 15 | 6.6 | |
+//! | depthwise 96, 56x56, 3x3 | 8 | 5 | |
+//! | depthwise 96, 28x28, 3x3 stride 2 | 5 | 7 | |
+//! | depthwise 240, 14x14, 5x5 | 2.5 | 6.7 | |
 
 use dendrite_onnx::{Dim, Shape};
 
@@ -38,8 +48,8 @@ enum Formulation {
     Columns,
     /// The same with all samples in one product.
     JoinedColumns,
-    /// A matrix product for each tap.
-    ByTap,
+    /// A matrix product for each row of taps, those of the row side by side.
+    ByRow,
 }
 
 /// The sizes that decide.
@@ -65,13 +75,14 @@ pub(super) fn weights<'b>(c: &Ctx<'b>, x: V<'b>, dy: V<'b>, w: V<'b>, window: &W
         Formulation::Convolution => by_convolution(c, x, dy, w, window, group),
         Formulation::Columns => Ok(by_columns(x, dy, w, window, &sizes)),
         Formulation::JoinedColumns => Ok(by_joined_columns(x, dy, w, window, &sizes)),
-        Formulation::ByTap => Ok(by_tap(x, dy, w, window, &sizes)),
+        Formulation::ByRow => Ok(by_row(x, dy, w, window, &sizes)),
     }
 }
 
 fn choose(s: &Sizes, window: &Window) -> Formulation {
     let depthwise = s.channels == 1 && s.group > 1;
     let dense = window.strides.iter().all(|n| *n == 1);
+    let rows: usize = window.kernel.split_last().map_or(1, |(_, others)| others.iter().product());
     let product = s.outputs * s.taps * s.channels;
     let operands = s.positions * (s.outputs + s.taps * s.channels);
     match () {
@@ -80,7 +91,7 @@ fn choose(s: &Sizes, window: &Window) -> Formulation {
         () if s.group > 1 => Formulation::Columns,
         // One product for each sample would be larger than what it is made of.
         () if product > operands => Formulation::JoinedColumns,
-        () if s.channels >= 16 && (2..=9).contains(&s.taps) && s.positions >= 256 => Formulation::ByTap,
+        () if rows > 1 && s.channels * s.taps / rows >= 40 && s.positions >= 196 => Formulation::ByRow,
         () => Formulation::Columns,
     }
 }
@@ -138,13 +149,19 @@ fn padded<'b>(x: V<'b>, window: &Window) -> V<'b> {
     x.pad(&[&[0, 0], &ints(&window.begin)[..], &[0, 0], &ints(&window.end)[..]].concat())
 }
 
-/// For each tap the elements of the padded x that it meets; `first` is the first spatial axis.
-fn met_by_taps<'b>(x: V<'b>, first: usize, window: &Window, sizes: &Sizes) -> Vec<V<'b>> {
-    let axes = window.kernel.len();
+/// For each tap along the spatial axes `along`, the elements of the padded x that it meets; `first` is the place of the
+/// first spatial axis.
+fn met_by_taps<'b>(
+    x: V<'b>,
+    first: usize,
+    along: std::ops::Range<usize>,
+    window: &Window,
+    sizes: &Sizes,
+) -> Vec<V<'b>> {
     let met = |tap: usize| {
         let mut rest = tap;
         let mut parts = Vec::new();
-        for axis in (0..axes).rev() {
+        for axis in along.clone().rev() {
             let start = (rest % window.kernel[axis]) * window.dilations[axis];
             rest /= window.kernel[axis];
             let end = start + (sizes.steps[axis].max(1) - 1) * window.strides[axis] + 1;
@@ -155,20 +172,19 @@ fn met_by_taps<'b>(x: V<'b>, first: usize, window: &Window, sizes: &Sizes) -> Ve
         parts.reverse();
         if parts.is_empty() { x } else { x.slice(&parts) }
     };
-    (0..sizes.taps).map(met).collect()
+    let taps = window.kernel[along.clone()].iter().product::<usize>();
+    (0..taps).map(met).collect()
 }
 
 fn side_by_side<'b>(columns: &[V<'b>], axis: usize) -> V<'b> {
     if columns.len() == 1 { columns[0] } else { columns[0].builder().concat(columns, axis) }
 }
 
-/// [.., outputs, taps, channels] to the shape of `w`.
-fn channels_before_taps<'b>(product: V<'b>, w: V<'b>, sizes: &Sizes) -> V<'b> {
-    if sizes.taps == 1 || sizes.channels == 1 {
-        return product.reshape_like(w);
-    }
-    let by_tap = [sizes.outputs, sizes.taps, sizes.channels].map(Size::Is);
-    product.reshape(&by_tap).transpose(&[0, 2, 1]).reshape_like(w)
+/// What all taps meet side by side along `axis`, as (tap, channel). One spatial axis after the other, the last first: that
+/// is the sum of the kernel's sizes in slices, not their product, and most of them copy whole rows.
+fn joined_taps<'b>(x: V<'b>, axis: usize, first: usize, window: &Window, sizes: &Sizes) -> V<'b> {
+    let axes = (0..window.kernel.len()).rev();
+    axes.fold(x, |x, at| side_by_side(&met_by_taps(x, first, at..at + 1, window, sizes), axis))
 }
 
 fn by_columns<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
@@ -178,34 +194,49 @@ fn by_columns<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes)
     if grouped {
         x = in_groups(x, sizes.group, sizes.channels);
     }
-    let columns = side_by_side(&met_by_taps(x, first, window, sizes), first - 1);
+    let columns = joined_taps(x, first - 1, first, window, sizes);
     let matrix = |v: V<'b>, rows: usize| {
         let group = grouped.then_some(Size::Is(sizes.group));
         let all = [Size::Of(x, 0)].into_iter().chain(group).chain([Size::Is(rows), Size::Is(sizes.positions)]);
         v.reshape(&all.collect::<Vec<_>>())
     };
     let rows = matrix(dy, sizes.outputs / sizes.group);
-    let columns = matrix(columns, sizes.taps * sizes.channels).matrix_transpose(first + 1);
-    channels_before_taps(rows.matmul(columns).sum(&[0], false), w, sizes)
+    let columns = matrix(columns, sizes.taps * sizes.channels);
+    // The right factor is rearranged before the product: the smaller one.
+    let dy_is_smaller = sizes.outputs / sizes.group <= sizes.taps * sizes.channels;
+    let [group, outputs, taps, channels] =
+        [sizes.group, sizes.outputs / sizes.group, sizes.taps, sizes.channels].map(Size::Is);
+    if dy_is_smaller {
+        let product = columns.matmul(rows.matrix_transpose(first + 1)).sum(&[0], false);
+        return product.reshape(&[group, taps, channels, outputs]).transpose(&[0, 3, 2, 1]).reshape_like(w);
+    }
+    let product = rows.matmul(columns.matrix_transpose(first + 1)).sum(&[0], false);
+    product.reshape(&[group, outputs, taps, channels]).transpose(&[0, 1, 3, 2]).reshape_like(w)
 }
 
 fn by_joined_columns<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
     let exchanged: Vec<usize> = [1, 0].into_iter().chain(2..window.kernel.len() + 2).collect();
     let x = padded(x.transpose(&exchanged), window);
-    let columns = side_by_side(&met_by_taps(x, 2, window, sizes), 0);
+    let columns = joined_taps(x, 0, 2, window, sizes);
     let matrix = |v: V<'b>, rows: usize| v.reshape(&[Size::Is(rows), Size::Rest]);
     let rows = matrix(dy.transpose(&exchanged), sizes.outputs);
     let product = rows.gemm(false, matrix(columns, sizes.taps * sizes.channels), true, 1.0);
-    channels_before_taps(product, w, sizes)
+    if sizes.taps == 1 || sizes.channels == 1 {
+        return product.reshape_like(w);
+    }
+    let split = [sizes.outputs, sizes.taps, sizes.channels].map(Size::Is);
+    product.reshape(&split).transpose(&[0, 2, 1]).reshape_like(w)
 }
 
-fn by_tap<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+fn by_row<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+    let last = window.kernel.len() - 1;
+    let width = window.kernel[last] * sizes.channels;
     let matrix = |v: V<'b>, rows: usize| v.reshape(&[Size::Of(x, 0), Size::Is(rows), Size::Is(sizes.positions)]);
-    let rows = matrix(dy, sizes.outputs);
-    let met = met_by_taps(padded(x, window), 2, window, sizes);
-    let products: Vec<V<'b>> =
-        met.into_iter().map(|v| rows.matmul(matrix(v, sizes.channels).matrix_transpose(3))).collect();
+    let rows = matrix(dy, sizes.outputs).matrix_transpose(3);
+    let within = side_by_side(&met_by_taps(padded(x, window), 2, last..last + 1, window, sizes), 1);
+    let met = met_by_taps(within, 2, 0..last, window, sizes);
+    let products: Vec<V<'b>> = met.into_iter().map(|v| matrix(v, width).matmul(rows)).collect();
     let product = side_by_side(&products, 1).sum(&[0], false);
-    let by_tap = [sizes.taps, sizes.outputs, sizes.channels].map(Size::Is);
-    product.reshape(&by_tap).transpose(&[1, 2, 0]).reshape_like(w)
+    let split = [sizes.taps, sizes.channels, sizes.outputs].map(Size::Is);
+    product.reshape(&split).transpose(&[2, 1, 0]).reshape_like(w)
 }

@@ -1,6 +1,11 @@
-//! Maximum pooling: the forward node is made to say where each maximum came from.
+//! Maximum pooling.
+//!
+//! Where windows tile two spatial axes, what equals its window's maximum has its gradient, equal elements in equal parts, as
+//! for ReduceMax. Elsewhere the forward node is made to say where each maximum came from, and of equal elements the first
+//! has the gradient. Saying so makes the forward node 6 to 14 times as slow, and with it the two passes together 3 times
+//! (2x2 windows, 28x28 and 56x56, ONNX Runtime 1.31.1).
 
-use dendrite_onnx::{Attributes, ElementType};
+use dendrite_onnx::{Attributes, ElementType, Tensor};
 
 use super::{Answer, Ctx, Table, indexing, window::Window};
 use crate::{error::Result, expr::V};
@@ -14,8 +19,13 @@ fn max_pool<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
     }
     let kernel: Vec<usize> =
         c.node.attributes.ints("kernel_shape").unwrap_or(&[]).iter().map(|k| (*k).max(0) as usize).collect();
-    let at = c.extra_output(1, ElementType::Int64, y.shape());
     let window = Window::of(c, kernel, x);
+    if let (Ok(window), ElementType::Float) = (&window, x.element_type())
+        && tiles(window, x)
+    {
+        return Ok(shared(c, x, y, dy, window).into());
+    }
+    let at = c.extra_output(1, ElementType::Int64, y.shape());
     if let (Ok(window), ElementType::Float) = (&window, x.element_type())
         && window.is_disjoint()
     {
@@ -23,6 +33,33 @@ fn max_pool<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
     }
     let zeros = c.zeros_like(x)?.flat();
     Ok(indexing::scatter_elements(zeros, at.flat(), dy.flat(), 0, "add").reshape_like(x).into())
+}
+
+/// Whether every element of `x` is in one window of two spatial axes.
+fn tiles(window: &Window, x: V<'_>) -> bool {
+    let divides = |axis: usize| x.known_dim(axis + 2).is_some_and(|n| n % window.kernel[axis] == 0);
+    window.kernel.len() == 2
+        && !window.is_padded()
+        && (0..2)
+            .all(|axis| window.strides[axis] == window.extent(axis) && window.dilations[axis] == 1 && divides(axis))
+}
+
+fn shared<'b>(c: &Ctx<'b>, x: V<'b>, y: V<'b>, dy: V<'b>, window: &Window) -> V<'b> {
+    let all: usize = window.kernel.iter().product();
+    let scales: Vec<f32> = [1, 1].iter().chain(&window.kernel).map(|k| *k as f32).collect();
+    let scales = c.b.constant(Tensor::from_f32(&[4], &scales));
+    let spread = |v: V<'b>| {
+        let attributes = Attributes::new()
+            .with("mode", "nearest")
+            .with("coordinate_transformation_mode", "asymmetric")
+            .with("nearest_mode", "floor");
+        c.b.node_with_gaps("Resize", &[Some(v.id()), None, Some(scales.id())], attributes, v.element_type(), x.shape())
+    };
+    let hit = x.compare("Equal", spread(y)).cast(x.element_type());
+    let kernel = super::window::ints(&window.kernel);
+    let attributes = Attributes::new().with("kernel_shape", kernel.clone()).with("strides", kernel);
+    let part = c.b.node("AveragePool", &[hit], attributes, x.element_type(), y.shape());
+    hit * spread(dy / (part * all as f64))
 }
 
 /// No two maxima share an element, so each gradient is put, not added: 4 to 7 times as fast as scattering.
