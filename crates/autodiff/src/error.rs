@@ -47,7 +47,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::NotImplemented { .. } => Some(
-                "freeze the parameters before this node (`--train`), or stop the gradient at its output, so that no \
+                "freeze the parameters before this node (`--train-weights`), or stop the gradient at its output, so that no \
                  gradient has to pass through it",
             ),
             Error::Stop { remedy, .. } | Error::Invalid { remedy, .. } => Some(remedy),

@@ -217,7 +217,9 @@ fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId
             ));
         }
         (node.inputs, node.outputs) = (renamed(&node.inputs), renamed(&node.outputs));
-        node.name = format!("loss/{}", node.name);
+        if !node.name.is_empty() {
+            node.name = format!("loss/{}", node.name);
+        }
         graph.push(node);
     }
     let output = loss.outputs.first().ok_or_else(|| Error::invalid("the loss graph has no output", "give it one"))?;

@@ -29,7 +29,10 @@ impl<'a> Progress<'a> {
     /// Show one event.
     pub(crate) fn show(&mut self, event: &Event) {
         match event {
-            Event::Baseline { parameters, val_loss, metric, val_metric, .. } => {
+            Event::Baseline { parameters, val_loss, temperature, metric, val_metric } => {
+                if *temperature != 1.0 {
+                    self.say(format!("logits are divided by {temperature} for the loss that trains: they are large"));
+                }
                 let parameters = grouped(*parameters as u64);
                 self.say(format!(
                     "input: {parameters} parameters, validation {metric} {val_metric:.4}, loss {val_loss:.4}"

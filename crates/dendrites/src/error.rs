@@ -56,7 +56,9 @@ impl Error {
             Error::NoSite { .. } => {
                 Some("`dendrite inspect MODEL --sites` lists the sites and why other nodes are none")
             }
-            Error::NoWeight { .. } => Some("--train takes all, sites, head, dendrites or a pattern of weight names"),
+            Error::NoWeight { .. } => {
+                Some("--train-weights takes all, sites, head, dendrites or a pattern of weight names")
+            }
             Error::Budget(_) => Some("raise --max-parameters or leave it out"),
             Error::Set { .. } => None,
         }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dendrite_onnx::{ElementType, Graph, Tensor, ValueId};
+use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 use npyz::{NpyHeader, Order, TypeChar};
 
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ impl DataSet {
                 .by_name(&member)
                 .map_err(|e| fail(format!("array '{name}': {e}"), "save the file again with numpy.savez"))?;
             let tensor = read_npy(&mut reader)
-                .map_err(|reason| fail(format!("array '{name}': {reason}"), "save the array as numbers in C order"))?;
+                .map_err(|reason| fail(format!("array '{name}': {reason}"), "save it as numbers: classes as integers 0, 1, ... in the order of the model's outputs, everything else as floats"))?;
             arrays.push((name, tensor));
         }
         if arrays.is_empty() {
@@ -93,6 +93,13 @@ impl DataSet {
         map: &[(String, String)],
         target: Option<&str>,
     ) -> Result<Samples> {
+        if let Some((input, _)) = map.iter().find(|(i, _)| !inputs.iter().any(|v| graph.name_of(*v) == i.as_str())) {
+            let names: Vec<&str> = inputs.iter().map(|v| graph.name_of(*v)).collect();
+            return Err(Error::Option {
+                reason: format!("--map names '{input}', the model's inputs are {}", names.join(", ")),
+                hint: "say --map input=array with one of them".to_owned(),
+            });
+        }
         let mut fields = Vec::new();
         let mut count = None;
         for input in inputs {
@@ -205,6 +212,25 @@ impl Samples {
         self.rows == 0
     }
 
+    /// Bring the target to the form that fits a prediction of this shape, where only its layout differs: classes in a
+    /// column, numbers for a single output in a row or a column, 0 and 1 as integers for a single score.
+    #[must_use]
+    pub fn conformed(mut self, prediction: &Shape) -> Self {
+        let Some(target) = &self.target else { return self };
+        let flat = target.len() == self.rows;
+        let single = prediction.rank() == 1 || (prediction.rank() == 2 && prediction.dim(1) == Some(&Dim::Known(1)));
+        let conformed = match (flat, single) {
+            (true, true) => {
+                let shape: &[usize] = if prediction.rank() == 1 { &[self.rows] } else { &[self.rows, 1] };
+                cast(target, ElementType::Float).and_then(|t| t.reshaped(shape))
+            }
+            (true, false) if target.element_type() == ElementType::Int64 => target.reshaped(&[self.rows]),
+            _ => None,
+        };
+        self.target = conformed.or(self.target);
+        self
+    }
+
     /// The file they came from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -282,9 +308,6 @@ fn read_npy(reader: &mut impl Read) -> Result<Tensor, String> {
         (TypeChar::Bool, _) => ElementType::Bool,
         _ => return Err(format!("element type {kind} is not a number")),
     };
-    if header.order() == Order::Fortran && header.shape().len() > 1 {
-        return Err("it is in Fortran order".to_owned());
-    }
     let shape: Vec<usize> = header.shape().iter().map(|d| *d as usize).collect();
     let size = (element_type.bits().unwrap_or(8) / 8).max(1);
     let expected = dendrite_onnx::tensor::element_count(&shape).and_then(|n| n.checked_mul(size));
@@ -298,5 +321,38 @@ fn read_npy(reader: &mut impl Read) -> Result<Tensor, String> {
     if kind.endianness() == npyz::Endianness::Big {
         bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
     }
+    if header.order() == Order::Fortran {
+        bytes = rows_first(&bytes, &shape, size);
+    }
     Tensor::new(element_type, shape, bytes).map_err(|e| e.to_string())
+}
+
+/// Elements of `size` bytes that lie with the first axis fastest (Fortran's order), brought to the last axis fastest.
+fn rows_first(bytes: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
+    let mut ordered = Vec::with_capacity(bytes.len());
+    let mut index = vec![0usize; shape.len()];
+    for _ in 0..bytes.len() / size.max(1) {
+        let offset = index.iter().zip(shape).rev().fold(0, |offset, (i, n)| offset * n + i);
+        ordered.extend_from_slice(&bytes[offset * size..(offset + 1) * size]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_in_fortran_order_read_as_they_are_meant() {
+        // [[0, 1, 2], [3, 4, 5]] with the first axis fastest.
+        assert_eq!(rows_first(&[0, 3, 1, 4, 2, 5], &[2, 3], 1), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(rows_first(&[0, 0, 1, 1], &[2], 2), [0, 0, 1, 1]);
+    }
 }

@@ -57,10 +57,11 @@ impl Log {
 }
 
 impl RunFolder {
-    /// A new folder. One that already holds a run is refused, unless that run is `unfinished` and may start anew.
+    /// A new folder. One that holds a result or a checkpoint is refused, unless that run is `unfinished` and may start
+    /// anew; what a run left that ended before its first checkpoint is overwritten.
     pub fn create(root: &Path, unfinished: bool) -> Result<Self> {
         let holds = |name: &str| root.join(name).exists();
-        if holds(MODEL) || (holds(EVENTS) && !unfinished) {
+        if holds(MODEL) || (Self::checkpoint(root).exists() && !unfinished) {
             let hint = if holds(MODEL) {
                 "the run in it is complete; choose another folder with -o"
             } else {

@@ -8,7 +8,7 @@ use std::{
 
 use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_parameters};
 use dendrite_runtime::{Session, SessionOptions};
-use dendrites::{Connection, Demand, DendriteSet, Plan, fragment::Reading, sites::select};
+use dendrites::{Connection, Demand, DendriteSet, Plan, fragment, sites::select};
 
 use crate::{
     accept::paired_test,
@@ -22,7 +22,7 @@ use crate::{
     folder::{self, RunFolder},
     network::{Growth, Network},
     neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
-    objective::{Context, Objective},
+    objective::{Context, Objective, Reading},
     options::{Method, Options},
     schedule::{Progress, Turn},
     summary::{Parity, Scores, Side, Summary},
@@ -32,6 +32,9 @@ use crate::{
 const CHECKPOINT_SECONDS: f64 = 10.0;
 /// How far the dynamic copy of a fixed-batch model may be from the file, relative.
 const COPY_TOLERANCE: f64 = 1e-5;
+
+/// Validation samples below which a paired test says nothing.
+const FEWEST_VALIDATION_ROWS: usize = 10;
 
 /// What a run needs.
 pub struct Run<'a> {
@@ -101,7 +104,8 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     folder.write("config.toml", toml::to_string(run.options).unwrap_or_default().as_bytes())?;
     folder.write("plan.toml", toml::to_string(&fixed.plan).unwrap_or_default().as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
-    let mut controller = Controller { run, fixed, folder, started, before, saved: Instant::now() };
+    let mut controller =
+        Controller { run, fixed, folder, started, before, saved: Instant::now(), base_loss: f64::INFINITY };
     controller.go(checkpoint)
 }
 
@@ -109,8 +113,7 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
 fn prepare(run: &Run) -> Result<Fixed> {
     let options = run.options;
     let network = Network::prepare(run.model, options.output.as_deref())?;
-    let samples =
-        |data: &DataSet| data.samples(&network.graph, &network.graph.inputs, &options.map, Some(&options.target));
+    let samples = |data: &DataSet| network.samples(data, options);
     let (train, val) = (samples(run.train)?, samples(run.val)?);
     let test = run.test.map(samples).transpose()?;
     let objective = Objective::choose(&network, &train, options)?;
@@ -118,11 +121,27 @@ fn prepare(run: &Run) -> Result<Fixed> {
     if let Some(test) = &test {
         Objective::choose(&network, test, options)?;
     }
+    for other in [&val].into_iter().chain(&test) {
+        if other.target().map(Tensor::element_type) != train.target().map(Tensor::element_type) {
+            return Err(other.error(
+                "its target is of another kind than that of the training data".to_owned(),
+                "save all targets as integer classes, or all as floats",
+            ));
+        }
+    }
     let base_parameters = model_parameters(&network.graph);
     let plan = match &run.plan {
         Some(plan) => plan.clone(),
         None => make_plan(&network, options, base_parameters)?,
     };
+    // A plan from a file may name sites that the model does not have.
+    plan.next_cycle(&network.sites, &[])?;
+    if val.len() < FEWEST_VALIDATION_ROWS {
+        return Err(val.error(
+            format!("{} rows are too few to decide by", val.len()),
+            "give at least 10 samples to --val; 100 or more decide far better",
+        ));
+    }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
     let fingerprint = fingerprint(run.model.bytes(), options, &data);
     Ok(Fixed { network, objective, train, val, test, plan, base_parameters, fingerprint })
@@ -137,7 +156,11 @@ pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -
         let reasons: Vec<String> =
             network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
         return Err(Error::Option {
-            reason: format!("the model has no site for dendrites; {}", reasons.join("; ")),
+            reason: if reasons.is_empty() {
+                "the model has no site for dendrites: no Conv, Gemm or MatMul that depends on its inputs".to_owned()
+            } else {
+                format!("the model has no site for dendrites; {}", reasons.join("; "))
+            },
             hint: "`dendrite inspect MODEL --sites` lists every linear node with the reason".to_owned(),
         });
     }
@@ -165,6 +188,8 @@ struct Controller<'r, 'a> {
     started: Instant,
     before: f64,
     saved: Instant,
+    /// The input's validation loss as users know it.
+    base_loss: f64,
 }
 
 /// What is under trial and what is best.
@@ -177,20 +202,24 @@ struct State {
 
 impl Controller<'_, '_> {
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
-        if self.fixed.objective.tempers(&self.fixed.network) {
+        if self.fixed.objective.has_choice(&self.fixed.network) {
             let score = self.evaluator(&Growth::default())?.score(&self.fixed.train)?;
             if let Some(target) = self.fixed.train.target() {
-                self.fixed.objective.fit_temperature(&score.predictions, score.width, target);
+                self.fixed.objective.fit_reading(&score, target);
             }
         }
         let base = self.evaluator(&Growth::default())?.score(&self.fixed.val)?;
+        self.base_loss = self.reported(&base, &self.fixed.val);
         self.prove_dynamic_copy(&base)?;
         let resumed = checkpoint.is_some();
         if !resumed {
             self.tell(Event::Baseline {
                 parameters: self.fixed.base_parameters,
                 val_loss: base.loss,
-                temperature: self.fixed.objective.temperature,
+                temperature: match self.fixed.objective.reading {
+                    Reading::Tempered(temperature) => temperature,
+                    _ => 1.0,
+                },
                 metric: self.fixed.objective.metric.name().to_owned(),
                 val_metric: base.metric,
             })?;
@@ -206,7 +235,7 @@ impl Controller<'_, '_> {
             }
             None => State {
                 position: Position {
-                    turn: Turn { cycle: usize::from(!self.run.options.finetune_first), attempt: 0 },
+                    turn: Turn { cycle: usize::from(!self.finetunes_first()?), attempt: 0 },
                     sets: Vec::new(),
                     best_sets: Vec::new(),
                     neuron: None,
@@ -304,7 +333,9 @@ impl Controller<'_, '_> {
         let epochs = phase.progress.epoch;
         let Some(score) = phase.best_score.take() else { return Ok(false) };
         drop(phase);
-        let verdict = paired_test(self.fixed.objective.metric, &state.best_score, &score);
+        let mut verdict = paired_test(self.fixed.objective.metric, &state.best_score, &score);
+        // What is promised holds for the loss as users know it too.
+        verdict.accepted &= self.reported(&score, &self.fixed.val) <= self.base_loss;
         let summary = PhaseSummary {
             kind: if cycle == 0 { "finetune" } else { "neuron" }.to_owned(),
             cycle,
@@ -372,10 +403,13 @@ impl Controller<'_, '_> {
         let side = |parameters: usize, macs, val: &Score, test: &Option<Score>| Side {
             parameters,
             macs,
-            val: Scores::new(metric, val),
-            test: test.as_ref().map(|t| Scores::new(metric, t)),
+            val: Scores::new(metric, val, self.reported(val, &self.fixed.val)),
+            test: test
+                .as_ref()
+                .zip(self.fixed.test.as_ref())
+                .map(|(t, data)| Scores::new(metric, t, self.reported(t, data))),
         };
-        let grown = network.grown(&state.best, Reading::Direct)?;
+        let grown = network.grown(&state.best, fragment::Reading::Direct)?;
         let summary = Summary {
             schema_version: 1,
             tool: format!("onnx-dendrite {}", env!("CARGO_PKG_VERSION")),
@@ -417,6 +451,12 @@ impl Controller<'_, '_> {
         Ok(())
     }
 
+    /// Whether a neuron phase comes before the first dendrites: if it is wanted, and there is anything to train in it.
+    fn finetunes_first(&self) -> Result<bool> {
+        let trains = trained_names(&self.fixed.network, &Growth::default(), self.run.options)?;
+        Ok(self.run.options.finetune_first && !trains.is_empty())
+    }
+
     fn context(&self) -> Context<'_> {
         Context {
             network: &self.fixed.network,
@@ -439,6 +479,10 @@ impl Controller<'_, '_> {
             batch,
             &self.run.session,
         )
+    }
+
+    fn reported(&self, score: &Score, samples: &Samples) -> f64 {
+        self.fixed.objective.reported_loss(score, samples.target())
     }
 
     fn score(&self, growth: &Growth) -> Result<Score> {

@@ -9,7 +9,11 @@ use dendrite_onnx::{
 use dendrite_runtime::infer_shapes;
 use dendrites::{DendriteSet, NotASite, Site, Weights, find_sites, fragment::Reading, insert::insert_into_graph};
 
-use crate::error::{Error, Result};
+use crate::{
+    data::{DataSet, Samples},
+    error::{Error, Result},
+    options::Options,
+};
 
 /// The function between the value the loss takes and the model's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +129,12 @@ impl Network {
         // What the symbols did not tell (dendrites' values, computed dimensions) the session infers.
         infer_shapes(graph)?;
         Ok(())
+    }
+
+    /// The samples of a data set, its target brought to the prediction's form.
+    pub fn samples(&self, data: &DataSet, options: &Options) -> Result<Samples> {
+        let samples = data.samples(&self.graph, &self.graph.inputs, &options.map, Some(&options.target))?;
+        Ok(samples.conformed(&self.graph.value(self.prediction).shape.clone().unwrap_or_default()))
     }
 
     /// The site whose output is `name`.

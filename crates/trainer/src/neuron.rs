@@ -119,7 +119,7 @@ impl Trainer {
         if kept.is_empty() {
             return Err(Error::Option {
                 reason: "nothing trains: the loss depends on no selected weight".to_owned(),
-                hint: "select weights with --train, or another output with --output".to_owned(),
+                hint: "select weights with --train-weights, or another output with --output".to_owned(),
             });
         }
         let attached = optimizer::attach(&mut graph, &optimizer_of(options, samples.len()), &pairs)?;

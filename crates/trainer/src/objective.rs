@@ -7,6 +7,7 @@ use dendrite_runtime::{SessionOptions, infer_shapes};
 use crate::{
     data::Samples,
     error::Result,
+    evaluate::Score,
     metric::Metric,
     network::{Link, Network},
     options::{LossKind, Options},
@@ -37,11 +38,28 @@ pub struct Objective {
     pub loss: Loss,
     /// The metric.
     pub metric: Metric,
-    /// What logits are divided by before the loss. Some exported models give logits in the thousands: their cross-entropy
-    /// sees nothing but mistakes, and falls fastest when the network is wrecked. Divided by the power of two that fits the
-    /// training data best, every sample counts, and what the network knows is kept. Predicted classes are unaffected.
-    pub temperature: f64,
+    /// How the cross-entropy reads the prediction.
+    pub reading: Reading,
 }
+
+/// How the cross-entropy of classes reads a prediction. Predicted classes are the same in all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reading {
+    /// As logits.
+    Logits,
+    /// As logits divided by a temperature. Some exported models give logits in the thousands: their cross-entropy sees
+    /// nothing but mistakes, and falls fastest when the network is wrecked. Divided by the power of two that fits the
+    /// training data best, every sample counts, and what the network knows is kept.
+    Tempered(f64),
+    /// As probabilities, where the exporter left no softmax to take off.
+    Probabilities,
+}
+
+/// Probabilities below this count as this much, so that their logarithm is finite.
+const LEAST_PROBABILITY: f64 = 1e-7;
+/// A temperature is used only if the loss at it is below this share of that of guessing: a model that knows nothing fits best
+/// at an infinite temperature, and would not learn there.
+const BETTER_THAN_GUESSING: f64 = 0.8;
 
 impl Objective {
     /// Choose loss and metric for `samples`, and check their target against the prediction.
@@ -69,7 +87,7 @@ impl Objective {
             LossKind::File(path) => Loss::Graph(Box::new(Model::open(path)?)),
         };
         let objective = Objective {
-            temperature: 1.0,
+            reading: Reading::Logits,
             loss,
             metric: if kind == LossKind::CrossEntropy { Metric::Accuracy } else { Metric::Loss },
         };
@@ -77,46 +95,58 @@ impl Objective {
         Ok(objective)
     }
 
-    /// Whether logits may be divided by a temperature: only raw logits of classes, since probabilities are output as they
-    /// are.
-    pub fn tempers(&self, network: &Network) -> bool {
+    /// Whether [`Objective::fit_reading`] has a choice: where nothing is known of a prediction whose classes are trained.
+    pub fn has_choice(&self, network: &Network) -> bool {
         matches!(self.loss, Loss::CrossEntropy { soft: false }) && network.link == Link::Identity
     }
 
-    /// Choose the temperature that fits `predictions` (rows of `width` logits) to the classes `target` best.
-    pub fn fit_temperature(&mut self, predictions: &[f32], width: usize, target: &Tensor) {
-        let classes = target.to_i64().unwrap_or_default();
-        if width < 2 || predictions.len() != classes.len() * width {
+    /// Choose how to read predictions from those of the input model on the training data.
+    pub fn fit_reading(&mut self, score: &Score, target: &Tensor) {
+        let Some(labels) = classes(score, target) else { return };
+        if are_probabilities(score) {
+            self.reading = Reading::Probabilities;
             return;
         }
-        let loss = |temperature: f64| -> f64 {
-            let rows = predictions.chunks_exact(width).zip(&classes);
-            rows.map(|(row, class)| {
-                let scaled = row.iter().map(|v| f64::from(*v) / temperature);
-                let top = scaled.clone().fold(f64::NEG_INFINITY, f64::max);
-                let own = usize::try_from(*class).ok().and_then(|c| row.get(c)).map_or(0.0, |v| f64::from(*v));
-                top + scaled.map(|v| (v - top).exp()).sum::<f64>().ln() - own / temperature
-            })
-            .sum()
-        };
         let candidates = (0..=LARGEST_TEMPERATURE).map(|power| 2f64.powi(power));
-        let best = candidates.map(|t| (t, loss(t))).min_by(|a, b| a.1.total_cmp(&b.1));
-        self.temperature = best.map_or(1.0, |(t, _)| t);
+        let losses = candidates.map(|t| (t, cross_entropy(score, &labels, t)));
+        if let Some((temperature, loss)) = losses.min_by(|a, b| a.1.total_cmp(&b.1))
+            && temperature > 1.0
+            && loss < BETTER_THAN_GUESSING * (score.width as f64).ln()
+        {
+            self.reading = Reading::Tempered(temperature);
+        }
+    }
+
+    /// The loss of a score as users know it: of logits as they are, whatever temperature trained.
+    pub fn reported_loss(&self, score: &Score, target: Option<&Tensor>) -> f64 {
+        match (self.reading, target.and_then(|t| classes(score, t))) {
+            (Reading::Tempered(_), Some(labels)) => cross_entropy(score, &labels, 1.0),
+            _ => score.loss,
+        }
     }
 
     /// Add the loss of a network's prediction to a graph.
     pub fn attach(&self, graph: &mut Graph, prediction: ValueId) -> Result<LossValues> {
-        let mut logits = prediction;
-        if self.temperature != 1.0 {
-            let (element_type, shape) = {
-                let value = graph.value(prediction);
-                (value.element_type, value.shape.clone())
-            };
-            let factor = Tensor::scalar(element_type.unwrap_or(ElementType::Float), 1.0 / self.temperature);
-            let factor = graph.add_constant("loss/temperature", factor);
-            logits = graph.op("Mul", "loss/logits", &[prediction, factor], Default::default());
-            graph.set_type(logits, element_type, shape);
-        }
+        let (element_type, shape) = {
+            let value = graph.value(prediction);
+            (value.element_type, value.shape.clone())
+        };
+        let float = element_type.unwrap_or(ElementType::Float);
+        let number = |graph: &mut Graph, v: f64| graph.add_constant("loss/number", Tensor::scalar(float, v));
+        let logits = match self.reading {
+            Reading::Logits => prediction,
+            Reading::Tempered(temperature) => {
+                let factor = number(graph, 1.0 / temperature);
+                graph.op("Mul", "loss/logits", &[prediction, factor], Default::default())
+            }
+            Reading::Probabilities => {
+                let (least, most) = (number(graph, LEAST_PROBABILITY), number(graph, 1.0));
+                let clipped = graph.op("Clip", "loss/clipped", &[prediction, least, most], Default::default());
+                graph.set_type(clipped, element_type, shape.clone());
+                graph.op("Log", "loss/logits", &[clipped], Default::default())
+            }
+        };
+        graph.set_type(logits, element_type, shape);
         let values = loss::attach(graph, logits, &self.loss)?;
         if matches!(self.loss, Loss::Graph(_)) {
             // Files of models rarely declare the shapes between their inputs and outputs.
@@ -162,5 +192,66 @@ impl Objective {
                 ))
             }
         }
+    }
+}
+
+/// The class of every row, if there is one for each.
+fn classes(score: &Score, target: &Tensor) -> Option<Vec<usize>> {
+    let labels = target.to_i64()?;
+    let fits = score.width > 1 && score.predictions.len() == labels.len() * score.width;
+    let labels: Option<Vec<usize>> =
+        labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < score.width)).collect();
+    labels.filter(|_| fits)
+}
+
+fn are_probabilities(score: &Score) -> bool {
+    score
+        .predictions
+        .chunks_exact(score.width.max(1))
+        .all(|row| row.iter().all(|p| (-1e-6..=1.0 + 1e-6).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3)
+}
+
+/// The mean cross-entropy of logits divided by `temperature`.
+fn cross_entropy(score: &Score, labels: &[usize], temperature: f64) -> f64 {
+    let rows = score.predictions.chunks_exact(score.width.max(1)).zip(labels);
+    let losses = rows.map(|(row, label)| {
+        let scaled = row.iter().map(|v| f64::from(*v) / temperature);
+        let top = scaled.clone().fold(f64::NEG_INFINITY, f64::max);
+        top + scaled.map(|v| (v - top).exp()).sum::<f64>().ln() - f64::from(row[*label]) / temperature
+    });
+    losses.sum::<f64>() / labels.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objective() -> Objective {
+        Objective { loss: Loss::CrossEntropy { soft: false }, metric: Metric::Accuracy, reading: Reading::Logits }
+    }
+
+    fn score(predictions: &[f32]) -> Score {
+        Score { loss: 0.0, metric: 0.0, per_sample: Vec::new(), predictions: predictions.to_vec(), width: 2 }
+    }
+
+    #[test]
+    fn a_model_that_knows_nothing_gets_no_temperature() {
+        let mut objective = objective();
+        objective.fit_reading(&score(&[5.0, 0.0, 0.0, 5.0, 5.0, 0.0, 0.0, 5.0]), &Tensor::int64s(&[1, 0, 0, 1]));
+        assert_eq!(objective.reading, Reading::Logits);
+    }
+
+    #[test]
+    fn logits_in_the_thousands_are_tempered_and_probabilities_are_told_from_logits() {
+        let mut tempered = objective();
+        // Right by thousands nine times, wrong by a hundred once.
+        let mut predictions = [2000.0, 0.0].repeat(9);
+        predictions.extend([0.0, 100.0]);
+        tempered.fit_reading(&score(&predictions), &Tensor::int64s(&[0; 10]));
+        assert!(matches!(tempered.reading, Reading::Tempered(t) if (32.0..2000.0).contains(&t)), "{tempered:?}");
+        assert!((tempered.reported_loss(&score(&predictions), Some(&Tensor::int64s(&[0; 10]))) - 10.0).abs() < 1e-6);
+        let mut probabilities = objective();
+        probabilities.fit_reading(&score(&[0.9, 0.1, 0.25, 0.75]), &Tensor::int64s(&[0, 1]));
+        assert_eq!(probabilities.reading, Reading::Probabilities);
     }
 }

@@ -52,9 +52,10 @@ pub struct Side {
 pub struct Scores(pub BTreeMap<String, f64>);
 
 impl Scores {
-    /// The scores to report.
-    pub fn new(metric: Metric, score: &Score) -> Self {
-        Scores(BTreeMap::from([("loss".to_owned(), score.loss), (metric.name().to_owned(), score.metric)]))
+    /// The scores to report; `loss` as users know it, whatever trained.
+    pub fn new(metric: Metric, score: &Score, loss: f64) -> Self {
+        let value = if metric == Metric::Loss { loss } else { score.metric };
+        Scores(BTreeMap::from([("loss".to_owned(), loss), (metric.name().to_owned(), value)]))
     }
 
     /// The metric that is not the loss, where there is one.

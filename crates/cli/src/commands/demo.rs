@@ -81,8 +81,8 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     for arm in arms(args.seed) {
         let mut progress = Progress::new(out, arm.title);
         let folder = args.output_folder.join(arm.folder);
-        if folder.join("model.onnx").exists() {
-            // A demo is there to be run again.
+        if folder.join("events.jsonl").exists() {
+            // A demo is there to be run again, also after it was stopped.
             std::fs::remove_dir_all(&folder)?;
         }
         let mut run = Run {

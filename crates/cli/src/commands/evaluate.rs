@@ -7,7 +7,7 @@ use dendrite_trainer::{
     DataSet, Network,
     evaluate::{Evaluator, interval},
     network::Growth,
-    objective::Objective,
+    objective::{Objective, Reading},
 };
 use serde_json::json;
 
@@ -40,14 +40,23 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     args.placement.apply(&mut options, 0);
     let network = Network::prepare(&model, options.output.as_deref())?;
     let data = DataSet::open(&args.data)?;
-    let samples = data.samples(&network.graph, &network.graph.inputs, &options.map, Some(&options.target))?;
-    let objective = Objective::choose(&network, &samples, &options)?;
+    let samples = network.samples(&data, &options)?;
+    let mut objective = Objective::choose(&network, &samples, &options)?;
     let batch = options.batch.unwrap_or(64).min(samples.len());
     let session = args.machine.session();
-    let mut evaluator =
-        Evaluator::new(&network, &Growth::default(), &[], &objective, &samples, batch, &session)?;
-    let score = evaluator.score(&samples)?;
-    let rows = interval(objective.metric, &score, samples.target());
+    let score = |objective: &Objective| {
+        Evaluator::new(&network, &Growth::default(), &[], objective, &samples, batch, &session)?.score(&samples)
+    };
+    let mut scored = score(&objective)?;
+    if let Some(target) = samples.target().filter(|_| objective.has_choice(&network)) {
+        objective.fit_reading(&scored, target);
+        match objective.reading {
+            Reading::Probabilities => scored = score(&objective)?,
+            // A temperature serves training; the loss is that of the logits as they are.
+            Reading::Logits | Reading::Tempered(_) => {}
+        }
+    }
+    let rows = interval(objective.metric, &scored, samples.target());
     if out.is_json() {
         let metrics: serde_json::Map<String, serde_json::Value> = rows
             .iter()
