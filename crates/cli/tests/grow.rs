@@ -197,7 +197,11 @@ fn a_plan_is_read_back_as_it_was_printed() {
     assert_ne!(output.status.code(), Some(2), "{output:?}");
     let used = fs::read_to_string(folder.join("plan.toml")).unwrap();
     let strip = |text: &str| -> String {
-        text.lines().map(|l| l.split('#').next().unwrap().trim()).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .map(|l| l.split('#').next().unwrap().trim())
+            .filter(|l| !l.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     assert_eq!(strip(&used), strip(&String::from_utf8(printed.stdout).unwrap()));
 }
