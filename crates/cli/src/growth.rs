@@ -173,9 +173,14 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// How sessions are built.
-    pub(crate) fn session(&self) -> SessionOptions {
-        let threads = self.threads.map_or(0, |n| n as usize);
+    /// Let flags override `options`.
+    pub(crate) fn apply(&self, options: &mut Options) {
+        set_some(&mut options.threads, self.threads.map(|n| n as usize));
+    }
+
+    /// How sessions are built under `options`.
+    pub(crate) fn session(&self, options: &Options) -> SessionOptions {
+        let threads = options.threads.unwrap_or(0);
         SessionOptions { device: self.device, threads, ..Default::default() }
     }
 }

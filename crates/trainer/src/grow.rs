@@ -101,12 +101,17 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
         Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
         None => RunFolder::create(run.folder, run.resume)?,
     };
-    folder.write("config.toml", toml::to_string(run.options).unwrap_or_default().as_bytes())?;
-    folder.write("plan.toml", toml::to_string(&fixed.plan).unwrap_or_default().as_bytes())?;
+    folder.write("config.toml", written("config.toml", toml::to_string(run.options))?.as_bytes())?;
+    folder.write("plan.toml", written("plan.toml", toml::to_string(&fixed.plan))?.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
     let mut controller =
         Controller { run, fixed, folder, started, before, saved: Instant::now(), base_loss: f64::INFINITY };
     controller.go(checkpoint)
+}
+
+/// The text of a file of the run folder, or the error that it could not be put into words.
+fn written<E: std::error::Error + Send + Sync + 'static>(name: &str, text: Result<String, E>) -> Result<String> {
+    text.map_err(|e| Error::Io { path: name.into(), source: std::io::Error::other(e) })
 }
 
 /// The network, data, objective and plan of a run, everything checked that can be before training.
@@ -423,7 +428,7 @@ impl Controller<'_, '_> {
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
         };
-        let text = serde_json::to_string_pretty(&summary).unwrap_or_default() + "\n";
+        let text = written("summary.json", serde_json::to_string_pretty(&summary))? + "\n";
         self.folder.write("summary.json", text.as_bytes())?;
         let kept_cycles = state.position.phases.iter().filter(|p| p.kept && p.cycle > 0).count();
         self.tell(Event::Finished { kept_cycles, parameters: summary.after.parameters })?;

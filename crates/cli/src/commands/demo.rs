@@ -43,8 +43,7 @@ struct Arm {
     options: Options,
 }
 
-fn arms(seed: u64) -> Vec<Arm> {
-    let base = Options { seed, ..Default::default() };
+fn arms(base: Options) -> Vec<Arm> {
     vec![
         Arm {
             folder: "longer",
@@ -75,10 +74,12 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
          to train on. Nothing but the .onnx file and the data is used.\n",
     );
     let never = AtomicBool::new(false);
-    let session = args.machine.session();
+    let mut base = Options { seed: args.seed, ..Default::default() };
+    args.machine.apply(&mut base);
+    let session = args.machine.session(&base);
     let second = parity::tract(&session);
     let mut results: Vec<(Arm, Summary)> = Vec::new();
-    for arm in arms(args.seed) {
+    for arm in arms(base) {
         let mut progress = Progress::new(out, arm.title);
         let folder = args.output_folder.join(arm.folder);
         if folder.join("events.jsonl").exists() {

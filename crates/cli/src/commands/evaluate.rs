@@ -37,13 +37,14 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
     let mut options = read_config(None)?;
     args.training.apply(&mut options);
+    args.machine.apply(&mut options);
     args.placement.apply(&mut options, 0);
     let network = Network::prepare(&model, options.output.as_deref())?;
     let data = DataSet::open(&args.data)?;
     let samples = network.samples(&data, &options)?;
     let mut objective = Objective::choose(&network, &samples, &options)?;
     let batch = options.batch.unwrap_or(64).min(samples.len());
-    let session = args.machine.session();
+    let session = args.machine.session(&options);
     let score = |objective: &Objective| {
         Evaluator::new(&network, &Growth::default(), &[], objective, &samples, batch, &session)?.score(&samples)
     };

@@ -64,6 +64,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let mut options = read_config(args.config.as_deref())?;
     args.training.apply(&mut options);
+    args.machine.apply(&mut options);
     let (Some(path), Some(train), Some(val), Some(folder), false) =
         (&args.model, &args.train, &args.val, &args.output_folder, args.print_config)
     else {
@@ -87,7 +88,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         }
     });
     let mut progress = Progress::new(out, "");
-    let session = args.machine.session();
+    let session = args.machine.session(&options);
     let second = parity::tract(&session);
     let mut run = Run {
         model: &model,

@@ -251,7 +251,6 @@ struct Training {
     step: Loop,
     graph: CandidateGraph,
     frozen: Weights,
-    learning_rate: String,
     count: String,
     steps: u64,
 }
@@ -293,7 +292,7 @@ impl Training {
         feeds.push((count.clone(), ElementType::Float, vec![]));
         let mut step = Loop::new(Session::from_graph(&graph.graph, search.context.session)?, state, &feeds, &[])?;
         step.write_f32(&learning_rate, &[CANDIDATE_RATE as f32])?;
-        Ok(Training { step, graph, frozen: start.clone(), learning_rate, count, steps: 0 })
+        Ok(Training { step, graph, frozen: start.clone(), count, steps: 0 })
     }
 
     /// One pass over the samples in a new order. A last batch that is not full is left out: it comes first another time.
@@ -301,7 +300,6 @@ impl Training {
         let mut order: Vec<usize> = (0..data.input.shape()[0]).collect();
         order.shuffle(rng);
         let mut buffer = Vec::new();
-        debug_assert!(!self.learning_rate.is_empty());
         for rows in order.chunks_exact(batch) {
             write_site_batch(&mut self.step, data, rows, batch, &mut buffer)?;
             self.steps += 1;
