@@ -106,6 +106,21 @@ pub(crate) struct Placement {
     pub(crate) seed: Option<u64>,
 }
 
+/// What is predicted, and how well.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Data and loss")]
+pub(crate) struct Scoring {
+    /// auto, cross-entropy, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
+    #[arg(long, value_name = "LOSS")]
+    loss: Option<LossKind>,
+    /// The array that holds targets [default: target]
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// The array of an input that is not called like it
+    #[arg(long, value_name = "INPUT=ARRAY", value_parser = pair)]
+    map: Vec<(String, String)>,
+}
+
 /// How the grown model learns.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Training")]
@@ -116,15 +131,6 @@ pub(crate) struct Training {
     /// Candidates a dendrite [default: 8]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pool: Option<u32>,
-    /// auto, cross-entropy, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
-    #[arg(long, value_name = "LOSS")]
-    loss: Option<LossKind>,
-    /// The array that holds targets [default: target]
-    #[arg(long, value_name = "NAME")]
-    target: Option<String>,
-    /// The array of an input that is not called like it
-    #[arg(long, value_name = "INPUT=ARRAY", value_parser = pair)]
-    map: Vec<(String, String)>,
     /// Epochs of a neuron phase, at most [default: 200]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
@@ -235,10 +241,16 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((input.to_owned(), array.to_owned()))
 }
 
+/// The text of a file.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|e| Failure::new(format!("{}: {e}", path.display()), dendrite_onnx::error::io_hint(&e)))
+}
+
 /// Options from a file, or the defaults.
 pub(crate) fn read_config(path: Option<&Path>) -> Result<Options, Failure> {
     let Some(path) = path else { return Ok(Options::default()) };
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display()), None))?;
+    let text = read_text(path)?;
     toml::from_str(&text).map_err(|e| {
         Failure::new(
             format!("{}: {}", path.display(), e.to_string().trim_end()),
@@ -266,17 +278,23 @@ impl Placement {
     }
 }
 
+impl Scoring {
+    /// Let flags override `options`.
+    pub(crate) fn apply(&self, options: &mut Options) {
+        set(&mut options.loss, self.loss.clone());
+        set(&mut options.target, self.target.clone());
+        if !self.map.is_empty() {
+            options.map.clone_from(&self.map);
+        }
+    }
+}
+
 impl Training {
     /// Let flags override `options`.
     pub(crate) fn apply(&self, options: &mut Options) {
         let number = |n: Option<u32>| n.map(|n| n as usize);
         set(&mut options.method, self.method.map(Method::from));
         set(&mut options.pool, number(self.pool));
-        set(&mut options.loss, self.loss.clone());
-        set(&mut options.target, self.target.clone());
-        if !self.map.is_empty() {
-            options.map.clone_from(&self.map);
-        }
         set(&mut options.epochs, self.epochs);
         set_some(&mut options.batch, number(self.batch));
         set(&mut options.shuffle, self.shuffle);

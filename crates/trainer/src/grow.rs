@@ -12,7 +12,7 @@ use dendrites::{Connection, Demand, DendriteSet, Plan, fragment, sites::select};
 
 use crate::{
     accept::paired_test,
-    checkpoint::{Checkpoint, PhaseSummary, Position, fingerprint},
+    checkpoint::{Checkpoint, PhaseSummary, Position},
     data::{DataSet, Samples},
     dendrite::dendrite_phase,
     error::{Error, Result},
@@ -24,8 +24,9 @@ use crate::{
     neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
     objective::{Context, Objective, Reading},
     options::{Method, Options},
+    origin::Origin,
     schedule::{Progress, Turn},
-    summary::{Parity, Scores, Side, Summary},
+    summary::{self, Parity, Scores, Side, Summary},
 };
 
 /// Seconds between checkpoints within a phase.
@@ -60,13 +61,13 @@ pub struct Run<'a> {
     pub interrupt: &'a AtomicBool,
     /// Told of every event.
     pub observer: &'a mut dyn FnMut(&Event),
-    /// Compares a file's outputs in ONNX Runtime and in another runtime on given inputs: the largest relative difference,
-    /// or `None` where the other cannot run it.
+    /// Compares a file's outputs in ONNX Runtime and in another runtime.
     pub second_runtime: Option<&'a SecondRuntime>,
 }
 
-/// A comparison of a file's outputs in two runtimes on given inputs.
-pub type SecondRuntime = dyn Fn(&Path, &[(String, Tensor)]) -> Option<f64>;
+/// A comparison of a file's outputs in two runtimes on given inputs: the largest relative difference, or why the other
+/// runtime could not run it.
+pub type SecondRuntime = dyn Fn(&Path, &[(String, Tensor)]) -> std::result::Result<f64, String>;
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -86,23 +87,29 @@ struct Fixed {
     test: Option<Samples>,
     plan: Plan,
     base_parameters: usize,
-    fingerprint: String,
+    /// The plan as text, as it stands in plan.toml.
+    plan_text: String,
+    origin: Origin,
 }
 
 /// Grow a model.
 pub fn grow(run: &mut Run) -> Result<Outcome> {
     let started = Instant::now();
+    if run.resume
+        && let Some(summary) = RunFolder::complete(run.folder)?
+    {
+        return Ok(Outcome { improved: summary.improved(), summary });
+    }
     let fixed = prepare(run)?;
     let path = RunFolder::checkpoint(run.folder);
     // A run that was killed before its first checkpoint starts anew.
-    let checkpoint =
-        if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.fingerprint)?) } else { None };
+    let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.origin)?) } else { None };
     let folder = match &checkpoint {
         Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
         None => RunFolder::create(run.folder, run.resume)?,
     };
     folder.write("config.toml", written("config.toml", toml::to_string(run.options))?.as_bytes())?;
-    folder.write("plan.toml", written("plan.toml", toml::to_string(&fixed.plan))?.as_bytes())?;
+    folder.write("plan.toml", fixed.plan_text.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
     let mut controller =
         Controller { run, fixed, folder, started, before, saved: Instant::now(), base_loss: f64::INFINITY };
@@ -148,8 +155,9 @@ fn prepare(run: &Run) -> Result<Fixed> {
         ));
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
-    let fingerprint = fingerprint(run.model.bytes(), options, &data);
-    Ok(Fixed { network, objective, train, val, test, plan, base_parameters, fingerprint })
+    let plan_text = written("plan.toml", toml::to_string(&plan))?;
+    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data);
+    Ok(Fixed { network, objective, train, val, test, plan, plan_text, base_parameters, origin })
 }
 
 /// The plan that options describe.
@@ -368,7 +376,7 @@ impl Controller<'_, '_> {
         state.position.log_lengths = self.folder.lengths()?;
         state.position.seconds = self.seconds();
         let checkpoint = Checkpoint {
-            fingerprint: self.fixed.fingerprint.clone(),
+            origin: self.fixed.origin.clone(),
             position: state.position.clone(),
             best: state.best.clone(),
             trial: state.trial.clone(),
@@ -382,7 +390,7 @@ impl Controller<'_, '_> {
 
     /// Write the best model and what is to be said about it.
     fn finish(&mut self, state: State, base: &Score) -> Result<Outcome> {
-        let improved = state.position.phases.iter().any(|p| p.kept);
+        let improved = summary::improved(&state.position.phases);
         let (options, network) = (self.run.options, &self.fixed.network);
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
@@ -397,7 +405,7 @@ impl Controller<'_, '_> {
         let ort = export::parity(&mut exported, network, &self.fixed.val, &after.predictions, after.width)?;
         let tract = match self.run.second_runtime {
             Some(compare) => compare(&path, &export::first_rows(network, &self.fixed.val)?),
-            None => None,
+            None => Err("this program was built without it".to_owned()),
         };
         let (mut test_before, mut test_after) = (None, None);
         if let Some(test) = &self.fixed.test {
@@ -424,12 +432,12 @@ impl Controller<'_, '_> {
             before: side(self.fixed.base_parameters, macs(&network.graph)?, base, &test_before),
             after: side(self.parameters(&state.best.sets), macs(&grown)?, &after, &test_after),
             kept_dendrites: kept_dendrites(&state.best.sets),
-            parity: Parity { ort, tract },
+            parity: Parity { ort, tract: tract.as_ref().ok().copied(), tract_reason: tract.err() },
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
         };
-        let text = written("summary.json", serde_json::to_string_pretty(&summary))? + "\n";
-        self.folder.write("summary.json", text.as_bytes())?;
+        let text = written(folder::SUMMARY, serde_json::to_string_pretty(&summary))? + "\n";
+        self.folder.write(folder::SUMMARY, text.as_bytes())?;
         let kept_cycles = state.position.phases.iter().filter(|p| p.kept && p.cycle > 0).count();
         self.tell(Event::Finished { kept_cycles, parameters: summary.after.parameters })?;
         self.folder.remove_checkpoint()?;

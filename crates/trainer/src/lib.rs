@@ -18,6 +18,7 @@ pub mod network;
 pub mod neuron;
 pub mod objective;
 pub mod options;
+pub mod origin;
 pub mod random;
 pub mod schedule;
 pub mod summary;

@@ -166,9 +166,18 @@ fn choose_output(graph: &Graph, wanted: Option<&str>) -> Result<ValueId> {
             }
             Ok(id)
         }
-        None => graph.outputs.iter().copied().find(is_float).ok_or_else(|| Error::Option {
-            reason: format!("the model has no float output to train; it has {}", names()),
-            hint: "export the model with its scores (probabilities or logits) as an output".to_owned(),
+        None => graph.outputs.iter().copied().find(is_float).ok_or_else(|| {
+            let maps = graph.outputs.iter().filter_map(|v| graph.value(*v).producer()).map(|id| graph.node(id));
+            let zipped = maps.into_iter().any(|node| node.op == "ZipMap");
+            Error::Option {
+                reason: format!("the model has no float output to train; it has {}", names()),
+                hint: if zipped {
+                    "a ZipMap output is a list of maps, not a tensor: export the classifier with options={\"zipmap\": False}"
+                } else {
+                    "export the model with its scores (probabilities or logits) as an output"
+                }
+                .to_owned(),
+            }
         }),
     }
 }

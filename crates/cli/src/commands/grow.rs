@@ -14,7 +14,7 @@ use dendrites::Plan;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Machine, Placement, Training, read_config, shown},
+    growth::{Machine, Placement, Scoring, Training, read_config, read_text, shown},
     output::{Output, grouped},
     parity,
     progress::Progress,
@@ -56,6 +56,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     placement: Placement,
     #[command(flatten)]
+    scoring: Scoring,
+    #[command(flatten)]
     training: Training,
     #[command(flatten)]
     machine: Machine,
@@ -63,6 +65,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let mut options = read_config(args.config.as_deref())?;
+    args.scoring.apply(&mut options);
     args.training.apply(&mut options);
     args.machine.apply(&mut options);
     let (Some(path), Some(train), Some(val), Some(folder), false) =
@@ -116,7 +119,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
 }
 
 fn read_plan(path: &Path) -> Result<Plan, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", shown(path)), None))?;
+    let text = read_text(path)?;
     toml::from_str(&text).map_err(|e| {
         Failure::new(format!("{}: {}", shown(path), e.to_string().trim_end()), Some("`dendrite plan MODEL` prints a valid plan"))
     })
@@ -150,6 +153,9 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
         summary.seconds,
         summary.parity.ort
     ))?;
+    if let Some(reason) = &summary.parity.tract_reason {
+        out.note(format_args!("tract did not run the result: {reason}"));
+    }
     if !grown.improved {
         out.note("nothing beat the input model on validation: the result is the input, byte for byte");
     }
