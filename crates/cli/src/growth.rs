@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dendrite_runtime::{Device, SessionOptions};
-use dendrite_trainer::options::{Activations, LossKind, Method, OptimizerKind, Options};
+use dendrite_trainer::options::{Activations, ClassWeights, LossKind, Method, MetricKind, OptimizerKind, Options};
 use dendrites::Connection;
 
 use crate::failure::Failure;
@@ -113,6 +113,16 @@ pub(crate) struct Scoring {
     /// auto, cross-entropy, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
     #[arg(long, value_name = "LOSS")]
     loss: Option<LossKind>,
+    /// auto, accuracy, top5 (or another number), f1, auc, mae, rmse, loss, or an ONNX file with inputs prediction and target
+    /// that gives one number a sample [default: auto]
+    #[arg(long, value_name = "METRIC")]
+    metric: Option<MetricKind>,
+    /// A metric given as a file is better when it is smaller
+    #[arg(long)]
+    minimise: bool,
+    /// The class number of positions without a target
+    #[arg(long, value_name = "N")]
+    ignore_index: Option<i64>,
     /// The array that holds targets [default: target]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
@@ -149,6 +159,10 @@ pub(crate) struct Training {
     /// Weight decay; by default larger for smaller data sets
     #[arg(long, value_name = "DECAY", value_parser = not_negative)]
     weight_decay: Option<f64>,
+    /// How much each class counts in the loss: equal, balanced (by the inverse of its share), or a list 1,2.5,1 [default:
+    /// equal]
+    #[arg(long, value_name = "WEIGHTS")]
+    class_weights: Option<ClassWeights>,
     /// Largest norm of the gradient; no clipping by default
     #[arg(long, value_name = "NORM", value_parser = positive)]
     clip_norm: Option<f64>,
@@ -282,6 +296,9 @@ impl Scoring {
     /// Let flags override `options`.
     pub(crate) fn apply(&self, options: &mut Options) {
         set(&mut options.loss, self.loss.clone());
+        set(&mut options.metric, self.metric.clone());
+        options.minimise |= self.minimise;
+        set_some(&mut options.ignore_index, self.ignore_index);
         set(&mut options.target, self.target.clone());
         if !self.map.is_empty() {
             options.map.clone_from(&self.map);
@@ -299,6 +316,7 @@ impl Training {
         set_some(&mut options.batch, number(self.batch));
         set(&mut options.shuffle, self.shuffle);
         set_some(&mut options.lr, self.lr);
+        set(&mut options.class_weights, self.class_weights.clone());
         set(&mut options.optimizer, self.optimizer.map(OptimizerKind::from));
         set_some(&mut options.weight_decay, self.weight_decay);
         set_some(&mut options.clip_norm, self.clip_norm);

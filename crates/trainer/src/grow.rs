@@ -233,7 +233,7 @@ impl Controller<'_, '_> {
                     Reading::Tempered(temperature) => temperature,
                     _ => 1.0,
                 },
-                metric: self.fixed.objective.metric.name().to_owned(),
+                metric: self.fixed.objective.metric.name(),
                 val_metric: base.metric,
             })?;
         }
@@ -346,7 +346,7 @@ impl Controller<'_, '_> {
         let epochs = phase.progress.epoch;
         let Some(score) = phase.best_score.take() else { return Ok(false) };
         drop(phase);
-        let mut verdict = paired_test(self.fixed.objective.metric, &state.best_score, &score);
+        let mut verdict = paired_test(&self.fixed.objective.metric, &state.best_score, &score);
         // What is promised holds for the loss as users know it too.
         verdict.accepted &= self.reported(&score, &self.fixed.val) <= self.base_loss;
         let summary = PhaseSummary {
@@ -402,7 +402,7 @@ impl Controller<'_, '_> {
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score(&self.fixed.val)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
-        let ort = export::parity(&mut exported, network, &self.fixed.val, &after.predictions, after.width)?;
+        let ort = export::parity(&mut exported, network, &self.fixed.val, &after.predictions, after.width())?;
         let tract = match self.run.second_runtime {
             Some(compare) => compare(&path, &export::first_rows(network, &self.fixed.val)?),
             None => Err("this program was built without it".to_owned()),
@@ -412,7 +412,7 @@ impl Controller<'_, '_> {
             test_after = Some(evaluator.score(test)?);
             test_before = Some(self.evaluator(&Growth::default())?.score(test)?);
         }
-        let metric = self.fixed.objective.metric;
+        let metric = &self.fixed.objective.metric;
         let side = |parameters: usize, macs, val: &Score, test: &Option<Score>| Side {
             parameters,
             macs,
@@ -451,7 +451,7 @@ impl Controller<'_, '_> {
             Some(path) => Session::from_file(path, &self.run.session)?,
             None => Session::from_bytes(self.run.model.bytes(), &self.run.session)?,
         };
-        let (predictions, width) = (&score.predictions, score.width);
+        let (predictions, width) = (&score.predictions, score.width());
         let difference = export::parity(&mut original, &self.fixed.network, &self.fixed.val, predictions, width)?;
         if difference > COPY_TOLERANCE {
             return Err(Error::Option {

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod checkpoint;
+pub mod choices;
 pub mod data;
 pub mod dendrite;
 pub mod error;

@@ -26,6 +26,35 @@ pub enum Link {
     Sigmoid,
 }
 
+impl Link {
+    /// The model's output for a row of predictions.
+    pub fn apply(self, row: &[f32]) -> Vec<f32> {
+        match self {
+            Link::Identity => row.to_vec(),
+            Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+            Link::Softmax => {
+                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
+                let sum: f32 = exponentials.iter().sum();
+                exponentials.iter().map(|v| v / sum).collect()
+            }
+        }
+    }
+
+    /// The model's output for a prediction in a graph.
+    pub fn attach(self, graph: &mut Graph, prediction: ValueId) -> ValueId {
+        let op = match self {
+            Link::Identity => return prediction,
+            Link::Sigmoid => "Sigmoid",
+            Link::Softmax => "Softmax",
+        };
+        let (element_type, shape) = (graph.value(prediction).element_type, graph.value(prediction).shape.clone());
+        let output = graph.op(op, "link/output", &[prediction], Default::default());
+        graph.set_type(output, element_type, shape);
+        output
+    }
+}
+
 /// A model prepared for training.
 #[derive(Debug, Clone)]
 pub struct Network {

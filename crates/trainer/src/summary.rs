@@ -65,9 +65,9 @@ pub struct Scores(pub BTreeMap<String, f64>);
 
 impl Scores {
     /// The scores to report; `loss` as users know it, whatever trained.
-    pub fn new(metric: Metric, score: &Score, loss: f64) -> Self {
-        let value = if metric == Metric::Loss { loss } else { score.metric };
-        Scores(BTreeMap::from([("loss".to_owned(), loss), (metric.name().to_owned(), value)]))
+    pub fn new(metric: &Metric, score: &Score, loss: f64) -> Self {
+        let value = if metric.is_loss() { loss } else { score.metric };
+        Scores(BTreeMap::from([("loss".to_owned(), loss), (metric.name(), value)]))
     }
 
     /// The metric that is not the loss, where there is one.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dendrite_onnx::Model;
 use dendrite_trainer::{
     DataSet, Network, Options,
-    evaluate::{Evaluator, interval},
+    evaluate::Evaluator,
     network::Growth,
     objective::{Objective, Reading},
 };
@@ -60,7 +60,10 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             Reading::Logits | Reading::Tempered(_) => {}
         }
     }
-    let rows = interval(objective.metric, &scored, samples.target());
+    let rows = match samples.target() {
+        Some(target) => scored.intervals(&objective.basis(&network), target)?,
+        None => Vec::new(),
+    };
     if out.is_json() {
         let metrics: serde_json::Map<String, serde_json::Value> = rows
             .iter()
