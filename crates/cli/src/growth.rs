@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use dendrite_runtime::{Device, SessionOptions};
-use dendrite_trainer::options::{Activations, ClassWeights, LossKind, Method, MetricKind, OptimizerKind, Options};
+use dendrite_trainer::options::{
+    Activations, Budget, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options,
+};
 use dendrites::Connection;
 
 use crate::failure::Failure;
@@ -175,6 +177,13 @@ pub(crate) struct Training {
     /// Weights that train: all, sites, head, dendrites, or a pattern of names [default: all]
     #[arg(long, value_name = "WHICH")]
     train_weights: Option<String>,
+    /// How long training may take: 90s, 10m, 1h30m; no limit by default
+    #[arg(long, value_name = "TIME")]
+    budget: Option<Budget>,
+    /// What the result is held against, each in a run of its own afterwards: longer (as many epochs without dendrites), sham
+    /// (connections held at zero), both by a comma, all, or none [default: none]
+    #[arg(long, value_name = "CONTROLS")]
+    controls: Option<Controls>,
     /// Grow at once, without a neuron phase before the first dendrites
     #[arg(long)]
     no_finetune_first: bool,
@@ -232,6 +241,27 @@ impl ParameterLimit {
         match self {
             ParameterLimit::Absolute(n) => n,
             ParameterLimit::Times(factor) => (parameters as f64 * factor) as usize,
+        }
+    }
+}
+
+/// What a result is held against.
+#[derive(Debug, Clone)]
+struct Controls(Vec<Control>);
+
+impl std::str::FromStr for Controls {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let one = |name: &str| match name.trim() {
+            "longer" => Ok(Control::Longer),
+            "sham" => Ok(Control::Sham),
+            other => Err(format!("'{other}' is no control; one of longer, sham, all or none")),
+        };
+        match s {
+            "none" => Ok(Controls(Vec::new())),
+            "all" => Ok(Controls(vec![Control::Longer, Control::Sham])),
+            list => list.split(',').map(one).collect::<Result<_, _>>().map(Controls),
         }
     }
 }
@@ -323,6 +353,8 @@ impl Training {
         set(&mut options.patience, number(self.patience));
         set(&mut options.tries, number(self.tries));
         set(&mut options.train, self.train_weights.clone());
+        set_some(&mut options.budget, self.budget);
+        set(&mut options.controls, self.controls.clone().map(|c| c.0));
         if self.no_finetune_first {
             options.finetune_first = false;
         }

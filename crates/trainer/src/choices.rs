@@ -1,6 +1,6 @@
 //! Options that take one of several values, as they stand on the command line and in a configuration.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use dendrites::Activation;
 use serde::{Deserialize, Serialize};
@@ -193,11 +193,14 @@ impl FromStr for ClassWeights {
             "equal" => Ok(ClassWeights::Equal),
             "balanced" => Ok(ClassWeights::Balanced),
             list => {
-                let weights: Option<Vec<f32>> =
-                    list.split(',').map(|w| w.trim().parse().ok().filter(|w: &f32| *w >= 0.0 && w.is_finite())).collect();
-                weights.filter(|w| w.iter().any(|w| *w > 0.0)).map(ClassWeights::Given).ok_or_else(|| {
-                    format!("'{list}' is neither equal, balanced nor a list of numbers such as 1,2.5,1")
-                })
+                let weights: Option<Vec<f32>> = list
+                    .split(',')
+                    .map(|w| w.trim().parse().ok().filter(|w: &f32| *w >= 0.0 && w.is_finite()))
+                    .collect();
+                weights
+                    .filter(|w| w.iter().any(|w| *w > 0.0))
+                    .map(ClassWeights::Given)
+                    .ok_or_else(|| format!("'{list}' is neither equal, balanced nor a list of numbers such as 1,2.5,1"))
             }
         }
     }
@@ -211,6 +214,48 @@ impl fmt::Display for ClassWeights {
             ClassWeights::Given(weights) => {
                 f.write_str(&weights.iter().map(f32::to_string).collect::<Vec<_>>().join(","))
             }
+        }
+    }
+}
+
+/// How long a run may train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Budget(pub Duration);
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match humantime::parse_duration(s) {
+            Ok(time) if !time.is_zero() => Ok(Budget(time)),
+            _ => Err(format!("'{s}' is no time; say 90s, 10m or 1h30m")),
+        }
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// What a grown model is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Control {
+    /// The input model trained for as many epochs without dendrites.
+    Longer,
+    /// The same growth with every connection held at zero: what dendrites owe to the schedule alone.
+    Sham,
+}
+
+impl Control {
+    /// The name on the command line, in the summary and of the folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Control::Longer => "longer",
+            Control::Sham => "sham",
         }
     }
 }
@@ -233,7 +278,7 @@ macro_rules! as_text {
     };
 }
 
-as_text!(LossKind, MetricKind, ClassWeights);
+as_text!(LossKind, MetricKind, ClassWeights, Budget);
 
 /// The optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

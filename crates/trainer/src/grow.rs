@@ -1,6 +1,7 @@
 //! The controller: phases in order, checkpoints between them, and the result that is never worse than the input.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
@@ -269,7 +270,7 @@ impl Controller<'_, '_> {
                 self.begin(&mut state)?;
             }
             let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
-            turn = current.next(kept, self.run.options.tries, cycles);
+            turn = current.next(kept, self.run.options.tries, cycles).filter(|_| !self.out_of_time());
         }
         self.finish(state, &base)
     }
@@ -332,6 +333,7 @@ impl Controller<'_, '_> {
             Some((progress, current, best)) => phase.resume(progress, &current, best)?,
             None => self.save(state, Some(&phase))?,
         }
+        let until = self.phase_end(cycle);
         while let Some(report) = phase.epoch()? {
             self.tell(Event::Epoch { cycle, attempt, report })?;
             let interrupted = self.run.interrupt.load(Ordering::Relaxed);
@@ -340,6 +342,9 @@ impl Controller<'_, '_> {
             }
             if interrupted {
                 return Err(Error::Interrupted);
+            }
+            if until.is_some_and(|until| self.seconds() > until) {
+                break;
             }
         }
         let weights = phase.best_weights();
@@ -432,6 +437,7 @@ impl Controller<'_, '_> {
             before: side(self.fixed.base_parameters, macs(&network.graph)?, base, &test_before),
             after: side(self.parameters(&state.best.sets), macs(&grown)?, &after, &test_after),
             kept_dendrites: kept_dendrites(&state.best.sets),
+            controls: BTreeMap::new(),
             parity: Parity { ort, tract: tract.as_ref().ok().copied(), tract_reason: tract.err() },
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
@@ -512,6 +518,19 @@ impl Controller<'_, '_> {
         self.folder.record(&event)?;
         (self.run.observer)(&event);
         Ok(())
+    }
+
+    /// The second at which the phase of `cycle` has used up its share of what is left of the budget: a part for every phase
+    /// to come.
+    fn phase_end(&self, cycle: usize) -> Option<f64> {
+        let budget = self.run.options.budget?.0.as_secs_f64();
+        let now = self.seconds();
+        let phases = self.fixed.plan.cycles.saturating_sub(cycle) + 1;
+        Some(now + (budget - now).max(0.0) / phases as f64)
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.run.options.budget.is_some_and(|budget| self.seconds() > budget.0.as_secs_f64())
     }
 
     fn seconds(&self) -> f64 {

@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod checkpoint;
 pub mod choices;
+pub mod controls;
 pub mod data;
 pub mod dendrite;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod random;
 pub mod schedule;
 pub mod summary;
 
+pub use controls::controls;
 pub use data::{DataSet, Samples};
 pub use error::{Error, Result};
 pub use events::Event;

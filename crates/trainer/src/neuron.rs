@@ -54,8 +54,10 @@ pub fn trained_names(network: &Network, growth: &Growth, options: &Options) -> R
     for set in &growth.sets {
         let Some(site) = network.site(&set.site) else { continue };
         let own = [set.path("weight"), set.path("bias")];
+        let connection = set.path("connection");
         for (name, _) in set.tensors(site, &growth.sets) {
-            if options.method != Method::Pb || !own.contains(&name) {
+            let frozen = options.method == Method::Pb && own.contains(&name);
+            if !frozen && !(options.sham && name == connection) {
                 names.push(name);
             }
         }
@@ -274,7 +276,12 @@ impl<'a> NeuronPhase<'a> {
         floor: f64,
     ) -> Result<Self> {
         let best = trainer.state()?;
-        let rules = Rules { epochs: options.epochs, patience: options.patience, metric: evaluator.basis().metric.clone(), floor };
+        let rules = Rules {
+            epochs: options.epochs,
+            patience: options.patience,
+            metric: evaluator.basis().metric.clone(),
+            floor,
+        };
         let progress = Progress::new(options.lr);
         Ok(NeuronPhase { trainer, evaluator, train, val, options, place, rules, progress, best, best_score: None })
     }

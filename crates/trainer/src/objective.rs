@@ -262,7 +262,11 @@ fn class_weights(prediction: &dendrite_onnx::Shape, samples: &Samples, options: 
         (ClassWeights::Equal, _) => Ok(None),
         (ClassWeights::Given(weights), count) if count.is_none_or(|n| n == weights.len()) => Ok(Some(weights.clone())),
         (ClassWeights::Given(weights), count) => Err(Error::Option {
-            reason: format!("--class-weights gives {} numbers, the model has {} classes", weights.len(), count.unwrap_or(0)),
+            reason: format!(
+                "--class-weights gives {} numbers, the model has {} classes",
+                weights.len(),
+                count.unwrap_or(0)
+            ),
             hint: "give one number for each class, in the order of the model's output".to_owned(),
         }),
         (ClassWeights::Balanced, None) => Err(Error::Option {

@@ -3,7 +3,7 @@
 use dendrites::Connection;
 use serde::{Deserialize, Serialize};
 
-pub use crate::choices::{Activations, ClassWeights, LossKind, Method, MetricKind, OptimizerKind};
+pub use crate::choices::{Activations, Budget, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind};
 
 /// Every option of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +72,12 @@ pub struct Options {
     pub seed: u64,
     /// Threads; all cores by default.
     pub threads: Option<usize>,
+    /// How long training may take; no limit by default. A run under a budget is not repeated to the byte.
+    pub budget: Option<Budget>,
+    /// What the result is held against, after the run.
+    pub controls: Vec<Control>,
+    /// Hold every connection at zero: a control, not a way to grow.
+    pub sham: bool,
 }
 
 impl Default for Options {
@@ -108,6 +114,9 @@ impl Default for Options {
             finetune_first: true,
             seed: 0,
             threads: None,
+            budget: None,
+            controls: Vec::new(),
+            sham: false,
         }
     }
 }

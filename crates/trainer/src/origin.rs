@@ -27,7 +27,7 @@ impl Origin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: sha256(model),
             data: data.iter().map(|samples| samples.fingerprint()).collect(),
-            options: serde_json::to_value(options).unwrap_or_default(),
+            options: decisive(options),
             plan: sha256(plan.as_bytes()),
         }
     }
@@ -55,6 +55,12 @@ impl Origin {
         }
         (self != other).then(|| "it belongs to another plan".to_owned())
     }
+}
+
+/// The options that decide what a run comes to, as far as it has come: not how long it may take, nor what follows it.
+fn decisive(options: &Options) -> Value {
+    let decisive = Options { budget: None, controls: Vec::new(), ..options.clone() };
+    serde_json::to_value(decisive).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ pub struct Summary {
     pub after: Side,
     /// Dendrites a neuron that were kept (`layer`: dendrites at the site that has most).
     pub kept_dendrites: usize,
+    /// What the result is held against, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub controls: BTreeMap<String, Side>,
     /// How far the exported file is from the evaluation session.
     pub parity: Parity,
     /// The phases in order.

@@ -107,7 +107,11 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         observer: &mut |event| progress.show(event),
         second_runtime: second.as_deref(),
     };
-    let grown = match dendrite_trainer::grow(&mut run) {
+    let grown = dendrite_trainer::grow(&mut run).and_then(|mut grown| {
+        dendrite_trainer::controls(&mut run, &mut grown)?;
+        Ok(grown)
+    });
+    let grown = match grown {
         Err(Error::Interrupted) => {
             out.note(format_args!("interrupted; go on with the same command and --resume ({})", shown(folder)));
             return Ok(Outcome::Interrupted);
@@ -144,7 +148,8 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
     };
     let metric = summary.after.val.headline().map_or("score", |(name, _)| name);
     let (val, test) = (format!("val {metric}"), format!("test {metric}"));
-    let rows = [row("input", &summary.before), row("result", &summary.after)];
+    let mut rows = vec![row("input", &summary.before), row("result", &summary.after)];
+    rows.extend(summary.controls.iter().map(|(name, side)| row(&format!("control: {name}"), side)));
     out.table(&["", "parameters", "MACs", &val, &test], &[1, 2, 3, 4], &rows)?;
     let tract = summary.parity.tract.map_or("not run".to_owned(), |t| format!("{t:.1e}"));
     out.line(format_args!(

@@ -33,7 +33,9 @@ pub fn intervals(metric: &Metric, scored: &Scored) -> Result<Vec<Interval>> {
     let value = metric.value(scored, &rows)?;
     let named = |(low, high): (f64, f64)| Interval { name: metric.name(), value, low, high };
     match metric {
-        Metric::Accuracy | Metric::Top(_) if scored.positions() == 1 && (!scored.independent || scored.width() == 1) => {
+        Metric::Accuracy | Metric::Top(_)
+            if scored.positions() == 1 && (!scored.independent || scored.width() == 1) =>
+        {
             found.push(named(wilson(value, rows.len())));
         }
         Metric::F1 | Metric::Auc => found.push(named(bootstrap(metric, scored, value))),

@@ -106,7 +106,9 @@ impl Metric {
             Metric::Graph { .. } => mean(rows.iter().map(|r| scored.measured[*r])),
             Metric::Accuracy => scored.hits(rows, 1),
             Metric::Top(k) => scored.hits(rows, *k),
-            Metric::F1 => ranking::f1(scored, rows).ok_or_else(|| fail("the F1 score is not defined: no class occurs"))?,
+            Metric::F1 => {
+                ranking::f1(scored, rows).ok_or_else(|| fail("the F1 score is not defined: no class occurs"))?
+            }
             Metric::Auc => ranking::auc(scored, rows)
                 .ok_or_else(|| fail("the AUC is not defined: it takes samples of a class and samples of others"))?,
             Metric::Mae => mean(scored.errors(rows).map(f64::abs)),
@@ -223,9 +225,9 @@ impl Scored<'_> {
     fn errors<'s>(&'s self, rows: &'s [usize]) -> impl Iterator<Item = f64> + 's {
         let outputs = if self.outputs.is_empty() { self.predictions } else { self.outputs };
         let width = self.width();
-        rows.iter().flat_map(move |row| row * width..(row + 1) * width).filter_map(move |i| {
-            Some(f64::from(*outputs.get(i)?) - f64::from(self.truth.number(i)?))
-        })
+        rows.iter()
+            .flat_map(move |row| row * width..(row + 1) * width)
+            .filter_map(move |i| Some(f64::from(*outputs.get(i)?) - f64::from(self.truth.number(i)?)))
     }
 }
 
@@ -273,16 +275,7 @@ mod tests {
     use super::*;
 
     fn scored<'a>(predictions: &'a [f32], shape: &'a [usize], truth: &'a Truth, independent: bool) -> Scored<'a> {
-        Scored {
-            predictions,
-            shape,
-            independent,
-            truth,
-            ignore: Some(-1),
-            losses: &[],
-            measured: &[],
-            outputs: &[],
-        }
+        Scored { predictions, shape, independent, truth, ignore: Some(-1), losses: &[], measured: &[], outputs: &[] }
     }
 
     fn close(a: f64, b: f64) -> bool {

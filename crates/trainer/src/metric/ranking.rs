@@ -53,7 +53,11 @@ pub(super) fn auc(scored: &Scored, rows: &[usize]) -> Option<f64> {
             for (c, pairs) in pairs.iter_mut().enumerate() {
                 let rest = total - weight(c);
                 // Near certainty the difference loses its digits: the sum is then taken anew.
-                let rest = if rest > 1e-6 * total { rest } else { (0..scored.classes()).filter(|o| *o != c).map(weight).sum() };
+                let rest = if rest > 1e-6 * total {
+                    rest
+                } else {
+                    (0..scored.classes()).filter(|o| *o != c).map(weight).sum()
+                };
                 pairs.push((f64::from(scores.of(c)) - top - rest.max(f64::MIN_POSITIVE).ln(), c == class));
             }
         }
