@@ -99,6 +99,7 @@ from_crates! {
     dendrite_onnx::Error;
     dendrite_runtime::Error;
     dendrite_trainer::Error;
+    dendrite_data::Error;
     dendrites::Error;
     #[cfg(feature = "tract")]
     dendrite_tract::Error;

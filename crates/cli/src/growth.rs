@@ -1,6 +1,6 @@
 //! The options of growth, shared by the commands that plan, insert and grow.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dendrite_runtime::{Device, SessionOptions};
 use dendrite_trainer::options::{
@@ -128,6 +128,9 @@ pub(crate) struct Scoring {
     /// The array that holds targets [default: target]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
+    /// The array of sample weights: how much each sample counts in training
+    #[arg(long, value_name = "NAME")]
+    weight: Option<String>,
     /// The array of an input that is not called like it
     #[arg(long, value_name = "INPUT=ARRAY", value_parser = pair)]
     map: Vec<(String, String)>,
@@ -291,16 +294,57 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
         .map_err(|e| Failure::new(format!("{}: {e}", path.display()), dendrite_onnx::error::io_hint(&e)))
 }
 
-/// Options from a file, or the defaults.
-pub(crate) fn read_config(path: Option<&Path>) -> Result<Options, Failure> {
-    let Some(path) = path else { return Ok(Options::default()) };
-    let text = read_text(path)?;
-    toml::from_str(&text).map_err(|e| {
-        Failure::new(
-            format!("{}: {}", path.display(), e.to_string().trim_end()),
-            Some("`dendrite grow --print-config` prints every option with its value"),
-        )
-    })
+/// Options in a file and one by one.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Configuration")]
+pub(crate) struct Configuration {
+    /// Options in TOML; flags override them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One option of the file's form, such as preprocess.scale=0.0078125 or augment.flip="horizontal"
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+const CONFIGURATION_HINT: &str = "`dendrite grow --print-config` prints every option with its value";
+
+impl Configuration {
+    /// The options of the file, or the defaults, with single ones changed.
+    pub(crate) fn read(&self) -> Result<Options, Failure> {
+        let mut table = toml::Table::new();
+        let fail = |place: &str, e: &dyn std::fmt::Display| {
+            Failure::new(format!("{place}: {}", e.to_string().trim_end()), Some(CONFIGURATION_HINT))
+        };
+        if let Some(path) = &self.config {
+            let text = read_text(path)?;
+            // Read as options first: an error then shows the line.
+            toml::from_str::<Options>(&text).map_err(|e| fail(&shown(path), &e))?;
+            table = toml::from_str(&text).map_err(|e| fail(&shown(path), &e))?;
+        }
+        for setting in &self.set {
+            let place = format!("--set {setting}");
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| Failure::new(format!("{place}: expected KEY=VALUE"), Some(CONFIGURATION_HINT)))?;
+            // What is no TOML value is taken as text, so that quotes may be left out.
+            let assignment = |value: &str| toml::from_str::<toml::Table>(&format!("{} = {value}", key.trim()));
+            let quoted = toml::Value::String(value.trim().to_owned()).to_string();
+            let single = assignment(value.trim()).or_else(|_| assignment(&quoted)).map_err(|e| fail(&place, &e))?;
+            merge(&mut table, single);
+            table.clone().try_into::<Options>().map_err(|e| fail(&place, &e))?;
+        }
+        table.try_into().map_err(|e| fail("options", &e))
+    }
+}
+
+/// Put the entries of `from` into `into`, tables entry by entry.
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
 }
 
 impl Placement {
@@ -330,6 +374,7 @@ impl Scoring {
         options.minimise |= self.minimise;
         set_some(&mut options.ignore_index, self.ignore_index);
         set(&mut options.target, self.target.clone());
+        set_some(&mut options.weight, self.weight.clone());
         if !self.map.is_empty() {
             options.map.clone_from(&self.map);
         }

@@ -51,6 +51,22 @@ impl<'a> Progress<'a> {
                     report.val_metric, report.val_loss, report.lr
                 ));
             }
+            Event::Progress { done, steps } => {
+                // Steps of a short epoch go by too fast to be shown.
+                if *steps >= 50 && (done % (steps / 50).max(1) == 0 || done == steps) {
+                    self.bar.set_message(format!("step {done} of {steps}"));
+                }
+            }
+            Event::Trouble { report, .. } => {
+                let next = match report.next_lr {
+                    Some(lr) => format!("going on from the last good weights at a learning rate of {lr:.1e}"),
+                    None => "the phase ends with its best weights; try a lower --lr or --clip-norm 1".to_owned(),
+                };
+                let what = report.anomaly.as_ref().map_or("the loss is no number".to_owned(), |a| a.to_string());
+                self.bar.suspend(|| {
+                    self.out.warn(format_args!("epoch {}, step {}: {what}; {next}", report.epoch, report.step));
+                });
+            }
             Event::Site { report, .. } => {
                 if report.trained > report.initial {
                     let activation = format!("{:?}", report.activation).to_lowercase();

@@ -17,9 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut run = Run {
         model: &Model::open(model)?,
-        train: &DataSet::open(train)?,
-        val: &DataSet::open(val)?,
-        test: Some(&DataSet::open(test)?),
+        train: &DataSet::open(train, &options.preprocess)?,
+        val: &DataSet::open(val, &options.preprocess)?,
+        test: Some(&DataSet::open(test, &options.preprocess)?),
         session: SessionOptions { threads: options.threads.unwrap_or(0), ..Default::default() },
         options: &options,
         plan: None,
@@ -27,7 +27,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         resume: false,
         interrupt: &AtomicBool::new(false),
         second_runtime: None,
-        observer: &mut |event: &Event| println!("{}", serde_json::to_string(event).unwrap_or_default()),
+        observer: &mut |event: &Event| {
+            if !matches!(event, Event::Progress { .. }) {
+                println!("{}", serde_json::to_string(event).unwrap_or_default());
+            }
+        },
     };
     let outcome = grow(&mut run)?;
     println!("{}", serde_json::to_string_pretty(&outcome.summary)?);

@@ -11,20 +11,23 @@ use std::{
     error::Error,
     fs,
     path::Path,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
 use dendrite_onnx::{Graph, Model, Tensor};
 use dendrite_runtime::{Optimization, SessionOptions};
 use dendrite_trainer::{
-    DataSet, Growth, Network, Options, Samples,
+    DataSet, Growth, Loader, Network, Options, Preprocess, Samples,
     grow::make_plan,
-    neuron::Trainer,
     neuron::trained_names,
     objective::{Context, Objective},
+    step::Trainer,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// How long a round takes.
 const ROUND: Duration = Duration::from_millis(200);
@@ -42,7 +45,11 @@ impl Arguments {
             return Err("usage: step MODEL DATA.npz [OPTION VALUE]...".into());
         };
         let named = rest.chunks(2).map(|pair| (pair[0].clone(), pair.get(1).cloned().unwrap_or_default()));
-        Ok(Arguments { model: Model::open(model)?, data: DataSet::open(data)?, named: named.collect() })
+        Ok(Arguments {
+            model: Model::open(model)?,
+            data: DataSet::open(data, &Preprocess::default())?,
+            named: named.collect(),
+        })
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -72,14 +79,19 @@ fn main() -> Result<()> {
     let dendrites = arguments.number("--dendrites")?.unwrap_or(0);
     options.dendrites = dendrites.max(1);
     let network = Network::prepare(&arguments.model, None)?;
-    let target = Some(options.target.as_str());
-    let samples = arguments.data.samples(&network.graph, &network.graph.inputs, &[], target)?;
+    let samples = network.samples(&arguments.data, &options)?;
     let growth = if dendrites == 0 { Growth::default() } else { grown(&network, &options)? };
     let build = |session: &SessionOptions| -> Result<Trainer> {
         let names = trained_names(&network, &growth, &options)?;
         let objective = Objective::choose(&network, &samples, &options)?;
-        let context =
-            Context { network: &network, objective: &objective, samples: &samples, options: &options, session };
+        let context = Context {
+            network: &network,
+            objective: &objective,
+            samples: &samples,
+            options: &options,
+            session,
+            interrupt: &NEVER,
+        };
         Ok(Trainer::new(context, &growth, &names)?)
     };
 
@@ -164,7 +176,10 @@ fn run(trainer: &mut Trainer, samples: &Samples, batch: usize) -> Result<f64> {
     let order: Vec<usize> = (0..samples.len()).take(samples.len() / batch * batch).collect();
     let (start, mut steps) = (Instant::now(), 0);
     while start.elapsed() < ROUND {
-        trainer.epoch(samples, &order, 1e-6, &mut steps)?;
+        for rows in Loader::new(samples, batch, order.clone(), None)? {
+            steps += 1;
+            trainer.step(samples, &rows?, 1e-6, steps)?;
+        }
     }
     Ok(start.elapsed().as_secs_f64() * 1e6 / steps as f64)
 }

@@ -12,6 +12,9 @@ pub enum Error {
     /// The model is at fault.
     #[error(transparent)]
     Onnx(#[from] dendrite_onnx::Error),
+    /// Data cannot be read or do not fit.
+    #[error(transparent)]
+    Data(#[from] dendrite_data::Error),
     /// A gradient could not be built.
     #[error(transparent)]
     Autodiff(#[from] dendrite_autodiff::Error),
@@ -28,16 +31,6 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
-    },
-    /// Data do not fit the model or each other.
-    #[error("{path}: {reason}")]
-    Data {
-        /// The data set.
-        path: PathBuf,
-        /// What is wrong, with array and row.
-        reason: String,
-        /// The remedy.
-        hint: String,
     },
     /// An option is impossible here.
     #[error("{reason}")]
@@ -77,10 +70,11 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Onnx(e) => e.hint(),
+            Error::Data(e) => e.hint(),
             Error::Autodiff(e) => e.hint(),
             Error::Dendrites(e) => e.hint(),
             Error::Runtime(e) => e.hint(),
-            Error::Data { hint, .. } | Error::Option { hint, .. } | Error::Checkpoint { hint, .. } => Some(hint),
+            Error::Option { hint, .. } | Error::Checkpoint { hint, .. } => Some(hint),
             Error::Diverged { .. } => Some("lower the learning rate with --lr"),
             Error::Io { source, .. } => dendrite_onnx::error::io_hint(source),
             Error::Interrupted => None,

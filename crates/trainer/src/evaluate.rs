@@ -1,13 +1,14 @@
 //! Scores. One evaluation session serves every phase of a run, since weights as inputs and weights as initializers give
 //! different last bits: training graphs never score.
 
+use dendrite_data::{Loader, Samples};
 use dendrite_onnx::{ElementType, Tensor};
 use dendrite_runtime::{Loop, Session, SessionOptions};
 use dendrites::{Weights, fragment::Reading};
 
 use crate::{
-    data::{Samples, gather_rows},
     error::{Error, Result},
+    feed,
     metric::{Interval, Metric, Scored, Truth, intervals},
     network::{Growth, Link, Network},
     objective::Objective,
@@ -120,10 +121,7 @@ impl Evaluator {
                 initial.push((name.clone(), tensor));
             }
         }
-        let shapes: Vec<(String, Vec<usize>)> =
-            samples.fields().iter().map(|(name, array)| (name.clone(), batch_shape(array, batch))).collect();
-        Network::bind_shapes(&mut graph, &shapes)?;
-        let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
+        Network::bind_shapes(&mut graph, &feed::shapes(samples, batch))?;
         let values = objective.attach(&mut graph, network.prediction)?;
         let per_sample = graph.op("Identity", PER_SAMPLE, &[values.per_sample], Default::default());
         let prediction = graph.op("Identity", PREDICTION, &[network.prediction], Default::default());
@@ -132,12 +130,10 @@ impl Evaluator {
             let measured = graph.op("Identity", MEASURED, &[measured], Default::default());
             graph.outputs.push(measured);
         }
-        for (name, array) in samples.fields() {
-            feeds.push((name.clone(), array.element_type(), batch_shape(array, batch)));
-        }
+        feeds.extend(feed::inputs(samples, batch));
         let target_name = graph.name_of(values.target).to_owned();
         let weight_name = graph.name_of(values.weight).to_owned();
-        feeds.push((target_name.clone(), target.element_type(), batch_shape(target, batch)));
+        feeds.push(feed::target(samples, &target_name, batch)?);
         feeds.push((weight_name.clone(), ElementType::Float, vec![batch]));
         graph.prune();
         let prediction_shape =
@@ -162,6 +158,7 @@ impl Evaluator {
                 pass.write(name, tensor.bytes())?;
             }
         }
+        feed::write_constants(&mut pass, samples)?;
         if known.contains(&weight_name) {
             pass.write_f32(&weight_name, &vec![1.0; batch])?;
         }
@@ -198,7 +195,6 @@ impl Evaluator {
 
     /// Score all of `samples`.
     pub fn score(&mut self, samples: &Samples) -> Result<Score> {
-        let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
         let rows = samples.len();
         let mut score = Score {
             loss: 0.0,
@@ -210,17 +206,12 @@ impl Evaluator {
         };
         let width = score.width();
         score.predictions.reserve(rows * width);
-        let mut buffer = Vec::new();
         let (mut losses, mut predictions, mut measured) = (Vec::new(), Vec::new(), Vec::new());
-        for start in (0..rows).step_by(self.batch) {
-            let count = self.batch.min(rows - start);
-            // The last batch is filled up with its first row; what is computed for the filling is dropped.
-            let indices: Vec<usize> = (0..self.batch).map(|i| if i < count { start + i } else { start }).collect();
-            for (name, array) in
-                samples.fields().iter().map(|(n, a)| (n.as_str(), a)).chain([(self.target.as_str(), target)])
-            {
-                write_rows(&mut self.pass, name, array, &indices, &mut buffer)?;
-            }
+        // The last batch is filled up with its first row; what is computed for the filling is dropped.
+        for batch in Loader::new(samples, self.batch, (0..rows).collect(), None)? {
+            let batch = batch?;
+            let count = batch.count;
+            feed::write(&mut self.pass, samples, &batch, &self.target)?;
             self.pass.step()?;
             self.pass.read_f32(PER_SAMPLE, &mut losses)?;
             self.pass.read_f32(PREDICTION, &mut predictions)?;
@@ -232,25 +223,7 @@ impl Evaluator {
             }
         }
         score.loss = score.per_sample.iter().sum::<f64>() / rows.max(1) as f64;
-        score.metric = score.metric_value(&self.basis, target)?;
+        score.metric = score.metric_value(&self.basis, &samples.target_tensor()?)?;
         Ok(score)
     }
-}
-
-/// The shape of `batch` rows of an array.
-pub fn batch_shape(array: &Tensor, batch: usize) -> Vec<usize> {
-    let mut shape = array.shape().to_vec();
-    if let Some(first) = shape.first_mut() {
-        *first = batch;
-    }
-    shape
-}
-
-/// Copy rows of an array into an input of a pass. `buffer` is scratch space.
-pub fn write_rows(pass: &mut Loop, name: &str, array: &Tensor, indices: &[usize], buffer: &mut Vec<u8>) -> Result<()> {
-    let rows = array.shape().first().copied().unwrap_or(1).max(1);
-    buffer.resize(array.bytes().len() / rows * indices.len(), 0);
-    gather_rows(array, indices, buffer);
-    pass.write(name, buffer)?;
-    Ok(())
 }

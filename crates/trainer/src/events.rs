@@ -2,7 +2,11 @@
 
 use serde::Serialize;
 
-use crate::{accept::Verdict, dendrite::SiteReport, neuron::EpochReport};
+use crate::{
+    accept::Verdict,
+    dendrite::SiteReport,
+    neuron::{EpochReport, Trouble},
+};
 
 /// One event, as it stands in events.jsonl.
 #[derive(Debug, Clone, Serialize)]
@@ -43,6 +47,23 @@ pub enum Event {
         /// What was measured.
         #[serde(flatten)]
         report: EpochReport,
+    },
+    /// A step is done; told while it goes on, and not logged.
+    Progress {
+        /// Steps done in this pass over the data.
+        done: usize,
+        /// Steps of a pass.
+        steps: usize,
+    },
+    /// A step's loss or gradients were not finite.
+    Trouble {
+        /// The cycle.
+        cycle: usize,
+        /// Attempt within the cycle.
+        attempt: usize,
+        /// What was found.
+        #[serde(flatten)]
+        report: Trouble,
     },
     /// A site's candidates were trained and chosen.
     Site {

@@ -1,14 +1,14 @@
 //! The result as a file: the user's model, edited.
 
+use dendrite_data::Samples;
 use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
 use dendrite_runtime::Session;
 use dendrites::{DendriteSet, insert::insert_into_patch};
 use serde::Serialize;
 
 use crate::{
-    data::{Samples, gather_rows},
     error::{Error, Result},
-    evaluate::batch_shape,
+    feed,
     network::{Growth, Network},
 };
 
@@ -74,18 +74,14 @@ pub fn run_file(
     samples: &Samples,
     output: &str,
 ) -> Result<(usize, Vec<f32>)> {
-    let rows = samples.len().min(PARITY_SAMPLES);
+    let rows = samples.len().min(PARITY_SAMPLES.max(network.fixed_batch.unwrap_or(1)));
     let step = network.fixed_batch.unwrap_or(rows).max(1);
-    let rows = rows / step * step;
     let mut values = Vec::new();
     for start in (0..rows).step_by(step) {
-        let indices: Vec<usize> = (start..start + step).collect();
-        let feeds: Vec<(&str, Tensor)> = samples
-            .fields()
-            .iter()
-            .map(|(name, array)| Ok((name.as_str(), rows_of(array, &indices)?)))
-            .collect::<Result<_>>()?;
-        let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (*n, t)).collect();
+        // A fixed batch is filled up with its first row; what is computed for the filling is dropped below.
+        let indices: Vec<usize> = (start..start + step).map(|i| if i < samples.len() { i } else { start }).collect();
+        let feeds = feed::rows(samples, &indices)?;
+        let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let outputs = session.run(&feeds)?;
         let found = outputs.iter().find(|(name, _)| name == output).and_then(|(_, t)| t.to_f32());
         values.extend(found.ok_or_else(|| Error::Option {
@@ -93,23 +89,15 @@ pub fn run_file(
             hint: "report this".to_owned(),
         })?);
     }
-    Ok((rows, values))
+    Ok((rows.div_ceil(step.max(1)) * step, values))
 }
 
 /// Inputs of the file for its first samples: as many as its fixed batch, or a few.
 pub fn first_rows(network: &Network, samples: &Samples) -> Result<Vec<(String, Tensor)>> {
-    let rows = network.fixed_batch.unwrap_or(PARITY_SAMPLES).min(samples.len());
-    let indices: Vec<usize> = (0..rows).collect();
-    samples.fields().iter().map(|(name, array)| Ok((name.clone(), rows_of(array, &indices)?))).collect()
-}
-
-/// Some rows of an array as a tensor.
-pub fn rows_of(array: &Tensor, indices: &[usize]) -> Result<Tensor> {
-    let shape = batch_shape(array, indices.len());
-    let width = array.bytes().len() / array.shape().first().copied().unwrap_or(1).max(1);
-    let mut bytes = vec![0u8; width * indices.len()];
-    gather_rows(array, indices, &mut bytes);
-    Ok(Tensor::new(array.element_type(), shape, bytes)?)
+    let rows = network.fixed_batch.unwrap_or(PARITY_SAMPLES.min(samples.len()));
+    // A fixed batch is filled up with the first row.
+    let indices: Vec<usize> = (0..rows).map(|i| if i < samples.len() { i } else { 0 }).collect();
+    feed::rows(samples, &indices)
 }
 
 /// The largest relative difference, |a - b| / max(1, max |b|), between a file's output and what the evaluation session
@@ -122,9 +110,13 @@ pub fn parity(
     width: usize,
 ) -> Result<f64> {
     let (rows, values) = run_file(file, network, samples, &network.output)?;
+    let width = width.max(1);
+    // Elements of an output are those of a prediction; rows that only fill a fixed batch are left out.
+    let real = samples.len().min(rows);
     let expected: Vec<f32> =
-        predictions.chunks_exact(width.max(1)).take(rows).flat_map(|row| network.link.apply(row)).collect();
-    Ok(relative_difference(&values, &expected))
+        predictions.chunks_exact(width).take(real).flat_map(|row| network.link.apply(row)).collect();
+    let values = if values.len() == rows * width { &values[..real * width] } else { &values[..] };
+    Ok(relative_difference(values, &expected))
 }
 
 /// |a - b| / max(1, max |b|), at its largest; infinite for different lengths or NaN.

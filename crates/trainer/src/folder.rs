@@ -20,7 +20,7 @@ pub const MODEL: &str = "model.onnx";
 pub const SUMMARY: &str = "summary.json";
 const EVENTS: &str = "events.jsonl";
 const METRICS: &str = "metrics.csv";
-const METRICS_HEADER: &str = "cycle,attempt,epoch,lr,train_loss,val_loss,val_metric\n";
+const METRICS_HEADER: &str = "cycle,attempt,epoch,lr,train_loss,gradient_norm,val_loss,val_metric\n";
 
 /// An open run folder.
 #[derive(Debug)]
@@ -121,8 +121,8 @@ impl RunFolder {
     pub fn record(&mut self, event: &Event) -> Result<()> {
         if let Event::Epoch { cycle, attempt, report } = event {
             self.metrics.append(&format!(
-                "{cycle},{attempt},{},{},{},{},{}\n",
-                report.epoch, report.lr, report.train_loss, report.val_loss, report.val_metric
+                "{cycle},{attempt},{},{},{},{},{},{}\n",
+                report.epoch, report.lr, report.train_loss, report.gradient_norm, report.val_loss, report.val_metric
             ))?;
         }
         let line = serde_json::to_string(event)

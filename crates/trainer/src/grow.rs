@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use dendrite_data::{DataSet, Samples};
 use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_parameters};
 use dendrite_runtime::{Session, SessionOptions};
 use dendrites::{Connection, Demand, DendriteSet, Plan, fragment, sites::select};
@@ -14,7 +15,6 @@ use dendrites::{Connection, Demand, DendriteSet, Plan, fragment, sites::select};
 use crate::{
     accept::paired_test,
     checkpoint::{Checkpoint, PhaseSummary, Position},
-    data::{DataSet, Samples},
     dendrite::dendrite_phase,
     error::{Error, Result},
     evaluate::{Evaluator, Score},
@@ -22,11 +22,12 @@ use crate::{
     export::{self, Lineage},
     folder::{self, RunFolder},
     network::{Growth, Network},
-    neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
+    neuron::{Advance, NeuronPhase, Setting, changeable_names, trained_names},
     objective::{Context, Objective, Reading},
     options::{Method, Options},
     origin::Origin,
     schedule::{Progress, Turn},
+    step::Trainer,
     summary::{self, Parity, Scores, Side, Summary},
 };
 
@@ -135,11 +136,9 @@ fn prepare(run: &Run) -> Result<Fixed> {
         Objective::choose(&network, test, options)?;
     }
     for other in [&val].into_iter().chain(&test) {
-        if other.target().map(Tensor::element_type) != train.target().map(Tensor::element_type) {
-            return Err(other.error(
-                "its target is of another kind than that of the training data".to_owned(),
-                "save all targets as integer classes, or all as floats",
-            ));
+        if other.target().map(|t| t.element_type) != train.target().map(|t| t.element_type) {
+            let reason = "its target is of another kind than that of the training data";
+            return Err(other.error(reason, "save all targets as integer classes, or all as floats").into());
         }
     }
     let base_parameters = model_parameters(&network.graph);
@@ -150,14 +149,12 @@ fn prepare(run: &Run) -> Result<Fixed> {
     // A plan from a file may name sites that the model does not have.
     plan.next_cycle(&network.sites, &[])?;
     if val.len() < FEWEST_VALIDATION_ROWS {
-        return Err(val.error(
-            format!("{} rows are too few to decide by", val.len()),
-            "give at least 10 samples to --val; 100 or more decide far better",
-        ));
+        let reason = format!("{} rows are too few to decide by", val.len());
+        return Err(val.error(reason, "give at least 10 samples to --val; 100 or more decide far better").into());
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
-    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data);
+    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
     Ok(Fixed { network, objective, train, val, test, plan, plan_text, base_parameters, origin })
 }
 
@@ -218,12 +215,10 @@ impl Controller<'_, '_> {
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
         if self.fixed.objective.has_choice(&self.fixed.network) {
             let score = self.evaluator(&Growth::default())?.score(&self.fixed.train)?;
-            if let Some(target) = self.fixed.train.target() {
-                self.fixed.objective.fit_reading(&score, target);
-            }
+            self.fixed.objective.fit_reading(&score, &self.fixed.train.target_tensor()?);
         }
         let base = self.evaluator(&Growth::default())?.score(&self.fixed.val)?;
-        self.base_loss = self.reported(&base, &self.fixed.val);
+        self.base_loss = self.reported(&base, &self.fixed.val)?;
         self.prove_dynamic_copy(&base)?;
         let resumed = checkpoint.is_some();
         if !resumed {
@@ -271,6 +266,10 @@ impl Controller<'_, '_> {
             }
             let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
             turn = current.next(kept, self.run.options.tries, cycles).filter(|_| !self.out_of_time());
+            if let Some(next) = turn {
+                state.position.turn = next;
+                self.save(&mut state, None)?;
+            }
         }
         self.finish(state, &base)
     }
@@ -325,26 +324,52 @@ impl Controller<'_, '_> {
         let names = trained_names(&self.fixed.network, &state.trial, self.run.options)?;
         let (train, val) = (self.fixed.train.clone(), self.fixed.val.clone());
         let trainer = Trainer::new(self.context(), &state.trial, &names)?;
-        let place = [cycle as u64, attempt as u64];
-        let options = self.run.options;
-        let mut phase =
-            NeuronPhase::start(trainer, &mut evaluator, &train, &val, options, place, state.best_score.metric)?;
+        let session = self.run.session.clone();
+        let setting = Setting {
+            train: &train,
+            val: &val,
+            options: self.run.options,
+            session: &session,
+            place: [cycle as u64, attempt as u64],
+            floor: state.best_score.metric,
+            trial: train.len(),
+        };
+        let mut phase = NeuronPhase::start(trainer, &mut evaluator, setting)?;
         match interrupted {
             Some((progress, current, best)) => phase.resume(progress, &current, best)?,
             None => self.save(state, Some(&phase))?,
         }
         let until = self.phase_end(cycle);
-        while let Some(report) = phase.epoch()? {
-            self.tell(Event::Epoch { cycle, attempt, report })?;
-            let interrupted = self.run.interrupt.load(Ordering::Relaxed);
-            if interrupted || self.saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
+        let interrupt = self.run.interrupt;
+        loop {
+            let saved = self.saved;
+            let due = move || saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS;
+            let stopping = move || interrupt.load(Ordering::Relaxed);
+            let observer = &mut *self.run.observer;
+            let advance = phase.advance(&mut |done, steps| {
+                observer(&Event::Progress { done, steps });
+                stopping() || due()
+            })?;
+            let ended = match advance {
+                Advance::Epoch(report) => {
+                    self.tell(Event::Epoch { cycle, attempt, report })?;
+                    false
+                }
+                Advance::Trouble(report) => {
+                    self.tell(Event::Trouble { cycle, attempt, report })?;
+                    false
+                }
+                Advance::Paused => false,
+                Advance::Ended => true,
+            };
+            if ended || until.is_some_and(|until| self.seconds() > until) {
+                break;
+            }
+            if stopping() || due() {
                 self.save(state, Some(&phase))?;
             }
-            if interrupted {
+            if stopping() {
                 return Err(Error::Interrupted);
-            }
-            if until.is_some_and(|until| self.seconds() > until) {
-                break;
             }
         }
         let weights = phase.best_weights();
@@ -353,7 +378,7 @@ impl Controller<'_, '_> {
         drop(phase);
         let mut verdict = paired_test(&self.fixed.objective.metric, &state.best_score, &score);
         // What is promised holds for the loss as users know it too.
-        verdict.accepted &= self.reported(&score, &self.fixed.val) <= self.base_loss;
+        verdict.accepted &= self.reported(&score, &self.fixed.val)? <= self.base_loss;
         let summary = PhaseSummary {
             kind: if cycle == 0 { "finetune" } else { "neuron" }.to_owned(),
             cycle,
@@ -418,15 +443,11 @@ impl Controller<'_, '_> {
             test_before = Some(self.evaluator(&Growth::default())?.score(test)?);
         }
         let metric = &self.fixed.objective.metric;
-        let side = |parameters: usize, macs, val: &Score, test: &Option<Score>| Side {
-            parameters,
-            macs,
-            val: Scores::new(metric, val, self.reported(val, &self.fixed.val)),
-            test: test
-                .as_ref()
-                .zip(self.fixed.test.as_ref())
-                .map(|(t, data)| Scores::new(metric, t, self.reported(t, data))),
+        let scores = |score: &Score, data: &Samples| Ok(Scores::new(metric, score, self.reported(score, data)?));
+        let tested = |score: &Option<Score>| -> Result<Option<Scores>> {
+            score.as_ref().zip(self.fixed.test.as_ref()).map(|(score, data)| scores(score, data)).transpose()
         };
+        let side = |parameters: usize, macs, val: Scores, test: Option<Scores>| Side { parameters, macs, val, test };
         let grown = network.grown(&state.best, fragment::Reading::Direct)?;
         let summary = Summary {
             schema_version: 1,
@@ -434,8 +455,18 @@ impl Controller<'_, '_> {
             seed: options.seed,
             method: options.method.name().to_owned(),
             device: self.run.session.device.to_string(),
-            before: side(self.fixed.base_parameters, macs(&network.graph)?, base, &test_before),
-            after: side(self.parameters(&state.best.sets), macs(&grown)?, &after, &test_after),
+            before: side(
+                self.fixed.base_parameters,
+                macs(&network.graph)?,
+                scores(base, &self.fixed.val)?,
+                tested(&test_before)?,
+            ),
+            after: side(
+                self.parameters(&state.best.sets),
+                macs(&grown)?,
+                scores(&after, &self.fixed.val)?,
+                tested(&test_after)?,
+            ),
             kept_dendrites: kept_dendrites(&state.best.sets),
             controls: BTreeMap::new(),
             parity: Parity { ort, tract: tract.as_ref().ok().copied(), tract_reason: tract.err() },
@@ -483,6 +514,7 @@ impl Controller<'_, '_> {
             samples: &self.fixed.train,
             options: self.run.options,
             session: &self.run.session,
+            interrupt: self.run.interrupt,
         }
     }
 
@@ -500,8 +532,8 @@ impl Controller<'_, '_> {
         )
     }
 
-    fn reported(&self, score: &Score, samples: &Samples) -> f64 {
-        self.fixed.objective.reported_loss(score, samples.target())
+    fn reported(&self, score: &Score, samples: &Samples) -> Result<f64> {
+        self.fixed.objective.reported_loss(score, samples)
     }
 
     fn score(&self, growth: &Growth) -> Result<Score> {

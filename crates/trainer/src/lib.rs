@@ -4,15 +4,16 @@
 //! neuron phase, keep a cycle when a paired test on validation says so, and write the best model of all.
 
 pub mod accept;
+pub mod anomaly;
 pub mod checkpoint;
 pub mod choices;
 pub mod controls;
-pub mod data;
 pub mod dendrite;
 pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod export;
+pub mod feed;
 pub mod folder;
 pub mod grow;
 pub mod metric;
@@ -23,10 +24,11 @@ pub mod options;
 pub mod origin;
 pub mod random;
 pub mod schedule;
+pub mod step;
 pub mod summary;
 
 pub use controls::controls;
-pub use data::{DataSet, Samples};
+pub use dendrite_data::{Augment, DataSet, Input, Loader, Preprocess, Request, Samples};
 pub use error::{Error, Result};
 pub use events::Event;
 pub use grow::{Outcome, Run, SecondRuntime, grow};

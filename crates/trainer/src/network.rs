@@ -1,6 +1,7 @@
 //! The working copy of the user's model: at the working opset, with a dynamic batch, known shapes, and the value the loss
 //! takes.
 
+use dendrite_data::{DataSet, Input, Request, Samples};
 use dendrite_onnx::{
     Dim, Graph, Model, Shape, ValueId, WORKING_OPSET,
     batch::{fixed_batch, free_batch},
@@ -10,7 +11,6 @@ use dendrite_runtime::infer_shapes;
 use dendrites::{DendriteSet, NotASite, Site, Weights, find_sites, fragment::Reading, insert::insert_into_graph};
 
 use crate::{
-    data::{DataSet, Samples},
     error::{Error, Result},
     options::Options,
 };
@@ -160,10 +160,21 @@ impl Network {
         Ok(())
     }
 
+    /// What the network asks of data.
+    pub fn request(&self, options: &Options) -> Request {
+        Request {
+            inputs: Input::of_graph(&self.graph, &self.graph.inputs),
+            map: options.map.clone(),
+            target: Some(options.target.clone()),
+            weight: options.weight.clone(),
+            preprocess: options.preprocess.clone(),
+        }
+    }
+
     /// The samples of a data set, its target brought to the prediction's form.
     pub fn samples(&self, data: &DataSet, options: &Options) -> Result<Samples> {
-        let samples = data.samples(&self.graph, &self.graph.inputs, &options.map, Some(&options.target))?;
-        Ok(samples.conformed(&self.graph.value(self.prediction).shape.clone().unwrap_or_default()))
+        let samples = data.samples(&self.request(options))?;
+        Ok(samples.conformed(&self.graph.value(self.prediction).shape.clone().unwrap_or_default())?)
     }
 
     /// The site whose output is `name`.

@@ -5,32 +5,25 @@
 //! training goes on until validation stalls for `patience` epochs, the best weights are reloaded and the rate drops, until it
 //! has dropped [`crate::schedule::DROPS`] times.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
-use dendrite_autodiff::{
-    gradients, optimizer,
-    optimizer::{Algorithm, Optimizer},
-};
-use dendrite_onnx::{ElementType, Tensor, ValueId};
-use dendrite_runtime::{Loop, Session, StateSlot};
-use dendrites::{
-    Weights,
-    fragment::{Reading, stop_value},
-    trainable,
-};
+use dendrite_data::{Batch, Loader, Samples};
+use dendrite_onnx::Tensor;
+use dendrite_runtime::SessionOptions;
+use dendrites::{Weights, trainable};
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::{
-    data::Samples,
-    error::{Error, Result},
-    evaluate::{Evaluator, Score, batch_shape, write_rows},
+    anomaly::{Anomaly, locate},
+    error::Result,
+    evaluate::{Evaluator, Score},
     metric::Metric,
     network::{Growth, Network},
-    objective::Context,
     options::{Method, OptimizerKind, Options},
     random::generator,
-    schedule::{Progress, Rules},
+    schedule::{Cursor, Progress, Rules, Step},
+    step::Trainer,
 };
 
 /// Epochs of a learning-rate trial.
@@ -65,170 +58,6 @@ pub fn trained_names(network: &Network, growth: &Growth, options: &Options) -> R
     Ok(names)
 }
 
-/// One training step as a session, its state on the device.
-pub struct Trainer {
-    step: Loop,
-    /// The names of the weights: the state's first tensors, moments follow.
-    names: Vec<String>,
-    initial: Vec<Tensor>,
-    batch: usize,
-    target: String,
-    weight: String,
-    learning_rate: String,
-    count: String,
-}
-
-const MEAN: &str = "training/loss";
-
-impl Trainer {
-    /// Build the training session of a grown network.
-    pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
-        let Context { network, objective, samples, options, session } = context;
-        let batch = options.batch_for(samples.len());
-        let perforated = options.method == Method::Pb;
-        let reading = if perforated { Reading::Perforated } else { Reading::Direct };
-        let mut graph = network.grown(growth, reading)?;
-        let shapes: Vec<(String, Vec<usize>)> =
-            samples.fields().iter().map(|(name, array)| (name.clone(), batch_shape(array, batch))).collect();
-        Network::bind_shapes(&mut graph, &shapes)?;
-        let stops: HashSet<ValueId> = if perforated {
-            network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
-        } else {
-            HashSet::new()
-        };
-        let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
-        let mut start = Vec::new();
-        for id in &trained {
-            start.extend(graph.constant_to_input(*id));
-        }
-        let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
-        let values = objective.attach(&mut graph, network.prediction)?;
-        let found = gradients(&mut graph, values.mean, &trained, &stops)?;
-        let (mut kept, mut pairs) = (Vec::new(), Vec::new());
-        for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
-            match gradient {
-                Some(gradient) => {
-                    pairs.push((weight, gradient));
-                    kept.push((graph.name_of(weight).to_owned(), initial));
-                }
-                // What the loss does not depend on stays a constant.
-                None => {
-                    graph.inputs.retain(|v| *v != weight);
-                    graph.set_constant(weight, initial);
-                }
-            }
-        }
-        if kept.is_empty() {
-            return Err(Error::Option {
-                reason: "nothing trains: the loss depends on no selected weight".to_owned(),
-                hint: "select weights with --train-weights, or another output with --output".to_owned(),
-            });
-        }
-        let attached = optimizer::attach(&mut graph, &optimizer_of(options, samples.len()), &pairs)?;
-        let mean = graph.op("Identity", MEAN, &[values.mean], Default::default());
-        let mut state = Vec::new();
-        for ((name, initial), updated) in kept.iter().zip(&attached.updated) {
-            let output = graph.name_of(*updated).to_owned();
-            state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
-        }
-        for (input, output, shape) in &attached.state {
-            let dims = shape.as_known().unwrap_or_default();
-            state.push(StateSlot {
-                input: graph.name_of(*input).to_owned(),
-                output: graph.name_of(*output).to_owned(),
-                initial: Tensor::filled(ElementType::Float, &dims, 0.0),
-            });
-        }
-        graph.outputs = vec![mean];
-        graph.outputs.extend(&attached.updated);
-        graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
-        graph.prune();
-        let name = |v: ValueId| graph.name_of(v).to_owned();
-        let (target_name, weight) = (name(values.target), name(values.weight));
-        let (learning_rate, count) = (name(attached.learning_rate), name(attached.step));
-        let mut feeds: Vec<(String, ElementType, Vec<usize>)> = samples
-            .fields()
-            .iter()
-            .map(|(name, array)| (name.clone(), array.element_type(), batch_shape(array, batch)))
-            .collect();
-        feeds.push((target_name.clone(), target.element_type(), batch_shape(target, batch)));
-        feeds.push((weight.clone(), ElementType::Float, vec![batch]));
-        feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
-        feeds.push((count.clone(), ElementType::Float, vec![]));
-        let initial = state.iter().map(|s| s.initial.clone()).collect();
-        let names = kept.into_iter().map(|(name, _)| name).collect();
-        let step = Loop::new(
-            Session::from_graph(&graph, session)?,
-            state,
-            &feeds,
-            &[(MEAN.to_owned(), ElementType::Float, vec![])],
-        )?;
-        Ok(Trainer { step, names, initial, batch, target: target_name, weight, learning_rate, count })
-    }
-
-    /// The whole state, weights first.
-    pub fn state(&self) -> Result<Vec<Tensor>> {
-        Ok(self.step.state()?)
-    }
-
-    /// Continue from `state`.
-    pub fn set_state(&mut self, state: &[Tensor]) -> Result<()> {
-        Ok(self.step.set_state(state)?)
-    }
-
-    /// The weights in a state, by name.
-    pub fn weights(&self, state: &[Tensor]) -> Weights {
-        self.names.iter().cloned().zip(state.iter().cloned()).collect()
-    }
-
-    /// The state at the start with other weights: moments zero.
-    pub fn fresh_state(&self, weights_from: &[Tensor]) -> Vec<Tensor> {
-        let mut state = self.initial.clone();
-        let weights = self.names.len().min(weights_from.len());
-        state[..weights].clone_from_slice(&weights_from[..weights]);
-        state
-    }
-
-    /// One pass over `samples` in the order `order`; `steps` counts optimizer steps since its moments were zero. Returns
-    /// the mean loss.
-    pub fn epoch(&mut self, samples: &Samples, order: &[usize], lr: f64, steps: &mut u64) -> Result<f64> {
-        let mut buffer = Vec::new();
-        let (mut sum, mut seen) = (0.0, 0usize);
-        let mut losses = Vec::new();
-        self.step.write_f32(&self.learning_rate, &[lr as f32])?;
-        for rows in order.chunks(self.batch) {
-            let mut indices = rows.to_vec();
-            indices.resize(self.batch, rows[0]);
-            for (name, array) in samples.fields() {
-                write_rows(&mut self.step, name, array, &indices, &mut buffer)?;
-            }
-            if let Some(target) = samples.target() {
-                write_rows(&mut self.step, &self.target, target, &indices, &mut buffer)?;
-            }
-            let weights: Vec<f32> = (0..self.batch).map(|i| if i < rows.len() { 1.0 } else { 0.0 }).collect();
-            self.step.write_f32(&self.weight, &weights)?;
-            *steps += 1;
-            self.step.write_f32(&self.count, &[*steps as f32])?;
-            self.step.step()?;
-            self.step.read_f32(MEAN, &mut losses)?;
-            sum += f64::from(losses[0]) * rows.len() as f64;
-            seen += rows.len();
-        }
-        Ok(sum / seen.max(1) as f64)
-    }
-}
-
-fn optimizer_of(options: &Options, samples: usize) -> Optimizer {
-    let weight_decay = options.decay_for(samples);
-    let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
-    let algorithm = match options.optimizer {
-        OptimizerKind::AdamW => Algorithm::AdamW { beta1, beta2, epsilon, weight_decay },
-        OptimizerKind::Adam => Algorithm::Adam { beta1, beta2, epsilon, weight_decay },
-        OptimizerKind::Sgd => Algorithm::Sgd { momentum: 0.9, nesterov: false, weight_decay },
-    };
-    Optimizer { algorithm, clip_norm: options.clip_norm }
-}
-
 /// What an epoch tells the log.
 #[derive(Debug, Clone, Serialize)]
 pub struct EpochReport {
@@ -238,20 +67,77 @@ pub struct EpochReport {
     pub lr: f64,
     /// The mean training loss.
     pub train_loss: f64,
+    /// The mean norm of a step's gradients.
+    pub gradient_norm: f64,
     /// The validation loss.
     pub val_loss: f64,
     /// The validation metric.
     pub val_metric: f64,
 }
 
+/// A step whose loss or gradients were not finite.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trouble {
+    /// The epoch, from 1 within the phase.
+    pub epoch: usize,
+    /// The step within it, from 1.
+    pub step: usize,
+    /// The learning rate.
+    pub lr: f64,
+    /// The learning rate training goes on with, from the last good weights; `null` where the phase ends.
+    pub next_lr: Option<f64>,
+    /// The value that went wrong first, where it could be found.
+    pub anomaly: Option<Anomaly>,
+}
+
+/// What [`NeuronPhase::advance`] came to.
+#[derive(Debug)]
+pub enum Advance {
+    /// An epoch is over and was scored.
+    Epoch(EpochReport),
+    /// A step went wrong; the phase has fallen back to its best weights and a lower rate, or ended.
+    Trouble(Trouble),
+    /// It paused within an epoch, as it was asked to.
+    Paused,
+    /// The phase has ended.
+    Ended,
+}
+
+/// What a phase asks between two steps, given the steps done in this epoch and the steps of an epoch: whether it shall pause.
+pub type Pause<'p> = dyn FnMut(usize, usize) -> bool + 'p;
+
+/// What a phase works with.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// Data that train.
+    pub train: &'a Samples,
+    /// Data that decide.
+    pub val: &'a Samples,
+    /// The options.
+    pub options: &'a Options,
+    /// How sessions are built.
+    pub session: &'a SessionOptions,
+    /// Cycle and attempt.
+    pub place: [u64; 2],
+    /// The best model's validation metric: weights that are worse are taken only while there are none above it, since they
+    /// would not be accepted.
+    pub floor: f64,
+    /// Samples that a learning-rate trial sees, at most.
+    pub trial: usize,
+}
+
+/// How one pass over the training data went.
+enum Pass {
+    Done,
+    Paused,
+    Failed(Box<Batch>),
+}
+
 /// A running neuron phase.
 pub struct NeuronPhase<'a> {
     trainer: Trainer,
     evaluator: &'a mut Evaluator,
-    train: &'a Samples,
-    val: &'a Samples,
-    options: &'a Options,
-    place: [u64; 2],
+    setting: Setting<'a>,
     rules: Rules,
     /// Where it stands.
     pub progress: Progress,
@@ -263,33 +149,20 @@ pub struct NeuronPhase<'a> {
 
 impl<'a> NeuronPhase<'a> {
     /// A phase at its start. Its best weights are the best *trained* ones: a drop of the learning rate has to go on from
-    /// them, not from where the phase began, or a network near its optimum would never leave it. Weights whose validation
-    /// metric is worse than `floor` (the best model's) are taken only while there are none above it: they would not be
-    /// accepted.
-    pub fn start(
-        trainer: Trainer,
-        evaluator: &'a mut Evaluator,
-        train: &'a Samples,
-        val: &'a Samples,
-        options: &'a Options,
-        place: [u64; 2],
-        floor: f64,
-    ) -> Result<Self> {
+    /// them, not from where the phase began, or a network near its optimum would never leave it.
+    pub fn start(trainer: Trainer, evaluator: &'a mut Evaluator, setting: Setting<'a>) -> Result<Self> {
+        let Setting { options, floor, .. } = setting;
         let best = trainer.state()?;
-        let rules = Rules {
-            epochs: options.epochs,
-            patience: options.patience,
-            metric: evaluator.basis().metric.clone(),
-            floor,
-        };
+        let metric = evaluator.basis().metric.clone();
+        let rules = Rules { epochs: options.epochs, patience: options.patience, metric, floor };
         let progress = Progress::new(options.lr);
-        Ok(NeuronPhase { trainer, evaluator, train, val, options, place, rules, progress, best, best_score: None })
+        Ok(NeuronPhase { trainer, evaluator, setting, rules, progress, best, best_score: None })
     }
 
     /// Continue a phase from a checkpoint.
     pub fn resume(&mut self, progress: Progress, state: &[Tensor], best: Vec<Tensor>) -> Result<()> {
         self.trainer.set_state(state)?;
-        self.best_score = if progress.epoch > 0 { Some(self.score(&best)?) } else { None };
+        self.best_score = if progress.best.is_some() { Some(self.score(&best)?) } else { None };
         self.best = best;
         self.progress = progress;
         Ok(())
@@ -307,67 +180,147 @@ impl<'a> NeuronPhase<'a> {
 
     fn score(&mut self, state: &[Tensor]) -> Result<Score> {
         self.evaluator.set_weights(&self.trainer.weights(state))?;
-        self.evaluator.score(self.val)
+        self.evaluator.score(self.setting.val)
     }
 
-    fn order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.train.len()).collect();
-        if self.options.shuffle {
-            order.shuffle(&mut generator(self.options.seed, &[1, self.place[0], self.place[1], epoch]));
+    /// The order of an epoch, and the number by which its random changes of data are drawn.
+    fn order(&self, epoch: u64) -> (Vec<usize>, u64) {
+        let Setting { train, options, place: [cycle, attempt], .. } = self.setting;
+        let mut order: Vec<usize> = (0..train.len()).collect();
+        if options.shuffle {
+            order.shuffle(&mut generator(options.seed, &[1, cycle, attempt, epoch]));
         }
-        order
+        (order, (cycle << 48) | (attempt << 40) | epoch)
+    }
+
+    /// Go on with a pass over `order` from where `cursor` stands.
+    fn pass(
+        &mut self,
+        (order, number): (Vec<usize>, u64),
+        lr: f64,
+        cursor: &mut Cursor,
+        steps: &mut u64,
+        pause: &mut Pause,
+    ) -> Result<Pass> {
+        let Setting { train, options, .. } = self.setting;
+        let size = self.trainer.batch();
+        let total = order.len().div_ceil(size);
+        let rest = order.get(cursor.batches * size..).unwrap_or_default().to_vec();
+        let augment = Some((&options.augment, options.seed, number));
+        for batch in Loader::new(train, size, rest, augment)? {
+            let batch = batch?;
+            let reading = self.trainer.step(train, &batch, lr, *steps + 1)?;
+            if !(reading.loss.is_finite() && reading.gradient_norm.is_finite()) {
+                return Ok(Pass::Failed(Box::new(batch)));
+            }
+            *steps += 1;
+            let weight: f64 = batch.weights.iter().map(|w| f64::from(*w)).sum();
+            cursor.batches += 1;
+            cursor.loss += reading.loss * weight;
+            cursor.norm += reading.gradient_norm;
+            cursor.weight += weight;
+            if pause(cursor.batches, total) && cursor.batches < total {
+                return Ok(Pass::Paused);
+            }
+        }
+        Ok(Pass::Done)
     }
 
     /// Search the learning rate: from high to low, a short annealed trial each from the start; the first that the next
     /// lower one does not beat wins. Annealing matters: without it, a network near its optimum always looks best at the
     /// lowest rate, since any larger one shakes it first.
-    fn search_rate(&mut self) -> Result<f64> {
+    fn search_rate(&mut self, pause: &mut Pause) -> Result<Option<f64>> {
         let start = self.trainer.fresh_state(&self.best);
-        let rates = if self.options.optimizer == OptimizerKind::Sgd { SGD_RATES } else { ADAM_RATES };
+        let rates: &[f64] = if self.setting.options.optimizer == OptimizerKind::Sgd { &SGD_RATES } else { &ADAM_RATES };
         let metric = self.evaluator.basis().metric.clone();
         let mut best: Option<(f64, Score)> = None;
-        for rate in rates {
+        'rates: for rate in rates {
             self.trainer.set_state(&start)?;
             let mut steps = 0;
             for trial in 0..TRIAL_EPOCHS {
-                let order = self.order(TRIAL_ORDER + trial as u64);
+                let (mut order, number) = self.order(TRIAL_ORDER + trial as u64);
+                order.truncate(self.setting.trial);
                 let rate = rate * (1.0 - trial as f64 / TRIAL_EPOCHS as f64);
-                self.trainer.epoch(self.train, &order, rate, &mut steps)?;
+                match self.pass((order, number), rate, &mut Cursor::default(), &mut steps, pause)? {
+                    Pass::Done => {}
+                    Pass::Paused => return Ok(None),
+                    // A rate that leads out of the numbers is too high.
+                    Pass::Failed(_) => continue 'rates,
+                }
             }
             let state = self.trainer.state()?;
             let score = self.score(&state)?;
             match &best {
                 Some((_, found)) if !better(&metric, &score, found) => break,
-                _ if score.loss.is_finite() => best = Some((rate, score)),
+                _ if score.loss.is_finite() => best = Some((*rate, score)),
                 _ => {}
             }
         }
         self.trainer.set_state(&start)?;
-        Ok(best.map_or(rates[rates.len() - 1], |(rate, _)| rate))
+        Ok(Some(best.map_or(rates[rates.len() - 1], |(rate, _)| rate)))
     }
 
-    /// One epoch of training and its validation. `None` once the phase has ended.
-    pub fn epoch(&mut self) -> Result<Option<EpochReport>> {
+    /// Train on until an epoch is over, `pause` asks for a pause, or the phase ends. A pause within the search for a learning
+    /// rate begins it anew.
+    pub fn advance(&mut self, pause: &mut Pause) -> Result<Advance> {
         if self.progress.done {
-            return Ok(None);
+            return Ok(Advance::Ended);
         }
         let lr = match self.progress.lr {
             Some(lr) => lr,
             None => {
-                let lr = self.search_rate()?;
+                let Some(lr) = self.search_rate(pause)? else {
+                    let start = self.trainer.fresh_state(&self.best);
+                    self.trainer.set_state(&start)?;
+                    return Ok(Advance::Paused);
+                };
                 self.progress.lr = Some(lr);
                 lr
             }
         };
         let order = self.order(self.progress.epoch as u64 + 1);
-        let train_loss = self.trainer.epoch(self.train, &order, lr, &mut self.progress.steps)?;
-        let state = self.trainer.state()?;
-        let score = self.score(&state)?;
-        let (val_loss, val_metric) = (score.loss, score.metric);
-        // A training loss that is no number has spoilt the weights, whatever validation says.
-        let judged = if train_loss.is_finite() { val_loss } else { f64::NAN };
-        let step = self.progress.record(&self.rules, judged, val_metric);
-        if step.take {
+        let (mut cursor, mut steps) = (std::mem::take(&mut self.progress.cursor), self.progress.steps);
+        let passed = self.pass(order, lr, &mut cursor, &mut steps, pause)?;
+        self.progress.steps = steps;
+        let total = cursor.weight.max(f64::MIN_POSITIVE);
+        match passed {
+            Pass::Paused => {
+                self.progress.cursor = cursor;
+                Ok(Advance::Paused)
+            }
+            Pass::Failed(batch) => {
+                let anomaly = locate(&self.trainer, self.setting.train, &batch, self.setting.session)?;
+                let step = self.progress.record(&self.rules, f64::NAN, f64::NAN);
+                self.settle(step, None)?;
+                Ok(Advance::Trouble(Trouble {
+                    epoch: self.progress.epoch,
+                    step: cursor.batches + 1,
+                    lr,
+                    next_lr: self.progress.lr.filter(|_| !self.progress.done),
+                    anomaly,
+                }))
+            }
+            Pass::Done => {
+                let state = self.trainer.state()?;
+                let score = self.score(&state)?;
+                let report = EpochReport {
+                    epoch: self.progress.epoch + 1,
+                    lr,
+                    train_loss: cursor.loss / total,
+                    gradient_norm: cursor.norm / cursor.batches.max(1) as f64,
+                    val_loss: score.loss,
+                    val_metric: score.metric,
+                };
+                let step = self.progress.record(&self.rules, score.loss, score.metric);
+                self.settle(step, Some((state, score)))?;
+                Ok(Advance::Epoch(report))
+            }
+        }
+    }
+
+    /// Do what the schedule says after an epoch.
+    fn settle(&mut self, step: Step, reached: Option<(Vec<Tensor>, Score)>) -> Result<()> {
+        if let Some((state, score)) = reached.filter(|_| step.take) {
             self.best = state;
             self.best_score = Some(score);
         }
@@ -375,7 +328,7 @@ impl<'a> NeuronPhase<'a> {
             let state = self.trainer.fresh_state(&self.best);
             self.trainer.set_state(&state)?;
         }
-        Ok(Some(EpochReport { epoch: self.progress.epoch, lr, train_loss, val_loss, val_metric }))
+        Ok(())
     }
 }
 

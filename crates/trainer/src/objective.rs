@@ -1,13 +1,16 @@
 //! Which loss and metric a run uses, told from the target where the user does not say.
 
+use std::sync::atomic::AtomicBool;
+
 use dendrite_autodiff::loss::{self, Loss, LossValues};
+use dendrite_data::Samples;
 use dendrite_onnx::{Dim, ElementType, Graph, Model, Tensor, ValueId};
 use dendrite_runtime::{SessionOptions, infer_shapes};
 
 use crate::{
-    data::Samples,
     error::{Error, Result},
     evaluate::{Basis, Score},
+    feed::no_target,
     metric::Metric,
     network::{Link, Network},
     options::{ClassWeights, LossKind, Options},
@@ -26,6 +29,8 @@ pub struct Context<'a> {
     pub options: &'a Options,
     /// How sessions are built.
     pub session: &'a SessionOptions,
+    /// Set when the run is to stop.
+    pub interrupt: &'a AtomicBool,
 }
 
 /// The largest temperature tried, as a power of two.
@@ -66,11 +71,9 @@ const BETTER_THAN_GUESSING: f64 = 0.8;
 impl Objective {
     /// Choose loss and metric for `samples`, and check their target against the prediction.
     pub fn choose(network: &Network, samples: &Samples, options: &Options) -> Result<Self> {
-        let Some(target) = samples.target() else {
-            return Err(samples.error("it holds no target".to_owned(), "name the array 'target' or say --target"));
-        };
+        let target = samples.target().ok_or_else(|| no_target(samples))?;
         let prediction = network.graph.value(network.prediction).shape.clone().unwrap_or_default();
-        let classes = target.element_type() == ElementType::Int64;
+        let classes = target.element_type == ElementType::Int64;
         let kind = match &options.loss {
             LossKind::Auto if classes => LossKind::CrossEntropy,
             LossKind::Auto => match network.link {
@@ -130,11 +133,10 @@ impl Objective {
     }
 
     /// The loss of a score as users know it: of logits as they are, whatever temperature trained.
-    pub fn reported_loss(&self, score: &Score, target: Option<&Tensor>) -> f64 {
-        match (self.reading, target.and_then(|t| classes(score, t))) {
-            (Reading::Tempered(_), Some(labels)) => cross_entropy(score, &labels, 1.0),
-            _ => score.loss,
-        }
+    pub fn reported_loss(&self, score: &Score, samples: &Samples) -> Result<f64> {
+        let Reading::Tempered(_) = self.reading else { return Ok(score.loss) };
+        let labels = classes(score, &samples.target_tensor()?);
+        Ok(labels.map_or(score.loss, |labels| cross_entropy(score, &labels, 1.0)))
     }
 
     /// Add the loss of a network's prediction to a graph.
@@ -211,48 +213,58 @@ impl Objective {
     }
 
     fn check(&self, prediction: &dendrite_onnx::Shape, samples: &Samples, classes: bool) -> Result<()> {
-        let Some(target) = samples.target() else { return Ok(()) };
+        let Some(field) = samples.target() else { return Ok(()) };
+        let shape = [&[samples.len()], field.row_shape.as_slice()].concat();
         match (&self.loss, classes) {
             (Loss::CrossEntropy { .. }, true) => {
                 let Some(count) = prediction.dim(1).and_then(|d| d.known()) else { return Ok(()) };
-                let labels = target.to_i64().unwrap_or_default();
-                let width = target.len() / target.shape().first().copied().unwrap_or(1).max(1);
+                let positions = prediction.0.iter().skip(2).map(Dim::known);
+                if field.row_shape.len() + 2 != prediction.rank()
+                    || positions.zip(&field.row_shape).any(|(d, n)| d.is_some_and(|d| d != *n))
+                {
+                    return Err(misshapen(samples, &shape, prediction));
+                }
+                let labels = samples.target_tensor()?.to_i64().unwrap_or_default();
+                let width = field.row_shape.iter().product::<usize>();
                 let outside = |l: &i64| Some(*l) != self.ignore && usize::try_from(*l).map_or(true, |l| l >= count);
                 match labels.iter().position(outside) {
                     None => Ok(()),
-                    Some(at) => Err(samples.error(
-                        format!(
-                            "the target in row {} is {}, the model has classes 0 to {}",
-                            at / width.max(1),
-                            labels[at],
-                            count - 1
-                        ),
-                        if labels[at] < 0 {
-                            "number the classes as the model's output does; --ignore-index leaves positions out"
-                        } else {
-                            "number the classes as the model's output does"
-                        },
-                    )),
+                    Some(at) => Err(samples
+                        .error(
+                            format!(
+                                "the target in row {} is {}, the model has classes 0 to {}",
+                                at / width.max(1),
+                                labels[at],
+                                count - 1
+                            ),
+                            if labels[at] < 0 {
+                                "number the classes as the model's output does; --ignore-index leaves positions out"
+                            } else {
+                                "number the classes as the model's output does"
+                            },
+                        )
+                        .into()),
                 }
             }
             (Loss::Graph(_), _) => Ok(()),
-            (_, true) => Err(samples.error(
-                "the target holds integers, this loss takes floats".to_owned(),
-                "save the target as float32, or choose --loss cross-entropy",
-            )),
+            (_, true) => Err(samples
+                .error(
+                    "the target holds integers, this loss takes floats",
+                    "save the target as float32, or choose --loss cross-entropy",
+                )
+                .into()),
             _ => {
-                let fits = target.shape().len() == prediction.rank()
-                    && prediction.0.iter().zip(target.shape()).skip(1).all(|(d, n)| d.known().is_none_or(|d| d == *n));
-                if fits {
-                    return Ok(());
-                }
-                Err(samples.error(
-                    format!("the target has shape {:?}, the model's output {prediction}", target.shape()),
-                    "save the target with the output's shape, one row a sample",
-                ))
+                let fits = shape.len() == prediction.rank()
+                    && prediction.0.iter().zip(&shape).skip(1).all(|(d, n)| d.known().is_none_or(|d| d == *n));
+                if fits { Ok(()) } else { Err(misshapen(samples, &shape, prediction)) }
             }
         }
     }
+}
+
+fn misshapen(samples: &Samples, shape: &[usize], prediction: &dendrite_onnx::Shape) -> Error {
+    let reason = format!("the target has shape {shape:?}, the model's output {prediction}");
+    samples.error(reason, "save the target with the output's shape, or its class numbers, one row a sample").into()
 }
 
 /// How much each class counts under `options`; `None` if all count alike.
@@ -274,7 +286,7 @@ fn class_weights(prediction: &dendrite_onnx::Shape, samples: &Samples, options: 
             hint: "give the weights as a list of numbers".to_owned(),
         }),
         (ClassWeights::Balanced, Some(count)) => {
-            let labels = samples.target().and_then(Tensor::to_i64).unwrap_or_default();
+            let labels = samples.target_tensor()?.to_i64().unwrap_or_default();
             let mut counts = vec![0usize; count];
             let valid = labels.iter().filter(|l| Some(**l) != options.ignore_index);
             valid.filter_map(|l| usize::try_from(*l).ok()).for_each(|l| {
@@ -344,7 +356,7 @@ mod tests {
         predictions.extend([0.0, 100.0]);
         tempered.fit_reading(&score(&predictions), &Tensor::int64s(&[0; 10]));
         assert!(matches!(tempered.reading, Reading::Tempered(t) if (32.0..2000.0).contains(&t)), "{tempered:?}");
-        assert!((tempered.reported_loss(&score(&predictions), Some(&Tensor::int64s(&[0; 10]))) - 10.0).abs() < 1e-6);
+        assert!((cross_entropy(&score(&predictions), &[0; 10], 1.0) - 10.0).abs() < 1e-6);
         let mut probabilities = objective();
         probabilities.fit_reading(&score(&[0.9, 0.1, 0.25, 0.75]), &Tensor::int64s(&[0, 1]));
         assert_eq!(probabilities.reading, Reading::Probabilities);

@@ -1,5 +1,6 @@
 //! What a user can choose about a run, with the defaults.
 
+use dendrite_data::{Augment, Preprocess};
 use dendrites::Connection;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,8 @@ pub struct Options {
     pub output: Option<String>,
     /// The array of targets.
     pub target: String,
+    /// The array of sample weights: how much each sample counts in training.
+    pub weight: Option<String>,
     /// Arrays of inputs that are not called like them.
     pub map: Vec<(String, String)>,
     /// Epochs of a neuron phase, at most.
@@ -78,6 +81,10 @@ pub struct Options {
     pub controls: Vec<Control>,
     /// Hold every connection at zero: a control, not a way to grow.
     pub sham: bool,
+    /// How images become inputs.
+    pub preprocess: Preprocess,
+    /// Random changes of training data.
+    pub augment: Augment,
 }
 
 impl Default for Options {
@@ -99,6 +106,7 @@ impl Default for Options {
             class_weights: ClassWeights::Equal,
             output: None,
             target: "target".to_owned(),
+            weight: None,
             map: Vec::new(),
             epochs: 200,
             dendrite_epochs: 10,
@@ -117,6 +125,8 @@ impl Default for Options {
             budget: None,
             controls: Vec::new(),
             sham: false,
+            preprocess: Preprocess::default(),
+            augment: Augment::default(),
         }
     }
 }

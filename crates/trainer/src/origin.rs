@@ -3,7 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{checkpoint::sha256, data::Samples, options::Options};
+use dendrite_data::Samples;
+
+use crate::{
+    checkpoint::{hex, sha256},
+    error::Result,
+    options::Options,
+};
 
 /// The program, model, data and options that decide every byte of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,14 +28,15 @@ pub struct Origin {
 
 impl Origin {
     /// The origin of a run. `data` are the training, validation and test data.
-    pub fn new(model: &[u8], options: &Options, plan: &str, data: &[&Samples]) -> Self {
-        Origin {
+    pub fn new(model: &[u8], options: &Options, plan: &str, data: &[&Samples]) -> Result<Self> {
+        let fingerprint = |samples: &&Samples| Ok(hex(&samples.fingerprint()?));
+        Ok(Origin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: sha256(model),
-            data: data.iter().map(|samples| samples.fingerprint()).collect(),
+            data: data.iter().map(fingerprint).collect::<Result<_>>()?,
             options: decisive(options),
             plan: sha256(plan.as_bytes()),
-        }
+        })
     }
 
     /// What differs in `other`, with which a run is to go on; `None` if nothing does.
@@ -70,13 +77,13 @@ mod tests {
     #[test]
     fn the_first_difference_is_named() {
         let options = Options::default();
-        let origin = |options: &Options, plan: &str| Origin::new(b"model", options, plan, &[]);
+        let origin = |options: &Options, plan: &str| {
+            Origin::new(b"model", options, plan, &[]).unwrap_or_else(|e| unreachable!("{e}"))
+        };
         let run = origin(&options, "");
         assert_eq!(run.difference(&run), None);
-        assert_eq!(
-            run.difference(&Origin::new(b"other", &options, "", &[])).as_deref(),
-            Some("it belongs to another model")
-        );
+        let other = Origin { model: sha256(b"other"), ..run.clone() };
+        assert_eq!(run.difference(&other).as_deref(), Some("it belongs to another model"));
         let seed = origin(&Options { seed: 1, ..Options::default() }, "");
         assert_eq!(run.difference(&seed).as_deref(), Some("its run had the option seed = 0, now it is 1"));
         assert_eq!(run.difference(&origin(&options, "x")).as_deref(), Some("it belongs to another plan"));

@@ -42,6 +42,22 @@ pub struct Progress {
     pub best: Option<(f64, f64)>,
     /// Whether the phase has ended.
     pub done: bool,
+    /// Where the epoch under way stands.
+    #[serde(default)]
+    pub cursor: Cursor,
+}
+
+/// Where an epoch under way stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
+pub struct Cursor {
+    /// Batches done.
+    pub batches: usize,
+    /// Sum of their losses, each by its samples' weight.
+    pub loss: f64,
+    /// Sum of the norms of their gradients.
+    pub norm: f64,
+    /// Sum of the weights.
+    pub weight: f64,
 }
 
 /// What is to be done after an epoch.
@@ -56,12 +72,13 @@ pub struct Step {
 impl Progress {
     /// A phase at its start.
     pub fn new(lr: Option<f64>) -> Self {
-        Progress { epoch: 0, lr, drops: 0, stalled: 0, steps: 0, best: None, done: false }
+        Progress { epoch: 0, lr, drops: 0, stalled: 0, steps: 0, best: None, done: false, cursor: Cursor::default() }
     }
 
     /// Record the validation loss and metric after an epoch.
     pub fn record(&mut self, rules: &Rules, loss: f64, metric: f64) -> Step {
         self.epoch += 1;
+        self.cursor = Cursor::default();
         let finite = loss.is_finite();
         let take = finite && self.improves(rules, loss, metric);
         // A drift of the loss by less than the threshold is taken, but does not count as progress.

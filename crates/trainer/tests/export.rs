@@ -9,7 +9,7 @@ use std::{
 
 use dendrite_onnx::{ElementType, Model, Severity, Tensor, check};
 use dendrite_runtime::{Optimization, Session, SessionOptions};
-use dendrite_trainer::{DataSet, Growth, Network, Samples, export};
+use dendrite_trainer::{Growth, Input, Network, Request, Samples, export, feed};
 use dendrites::{Activation, Connection, DendriteSet, fragment::Reading, trainable};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -60,8 +60,8 @@ fn samples(network: &Network, rng: &mut impl Rng) -> Samples {
         };
         (value.name.clone(), tensor)
     });
-    let data = DataSet::from_arrays("random", arrays.collect());
-    data.samples(&network.graph, &network.graph.inputs, &[], None).unwrap()
+    let inputs = Input::of_graph(&network.graph, &network.graph.inputs);
+    Samples::from_arrays("random", arrays.collect(), &Request { inputs, ..Request::default() }).unwrap()
 }
 
 /// Every weight of the model a little off, and `count` sets at every site.
@@ -102,7 +102,8 @@ fn the_exported_file_is_the_trained_network() {
         let network = Network::prepare(&model, None).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let samples = samples(&network, &mut rng);
-        let feeds: Vec<(&str, &Tensor)> = samples.fields().iter().map(|(n, t)| (n.as_str(), t)).collect();
+        let tensors = feed::rows(&samples, &(0..ROWS).collect::<Vec<_>>()).unwrap();
+        let feeds: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
         for optimization in [Optimization::Off, Optimization::All] {
             let options = SessionOptions { threads: 2, optimization, ..Default::default() };
             for (connection, count) in

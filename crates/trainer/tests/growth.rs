@@ -14,9 +14,10 @@ use dendrite_trainer::{
     dendrite::dendrite_phase,
     evaluate::{Evaluator, Score},
     grow,
-    neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
+    neuron::{Advance, NeuronPhase, Setting, changeable_names, trained_names},
     objective::{Context, Objective},
     options::Activations,
+    step::Trainer,
 };
 use dendrites::{Connection, Demand, Plan};
 use prost::Message;
@@ -43,7 +44,7 @@ fn product(rows: usize, seed: u64) -> DataSet {
     let x: Vec<f32> = (0..2 * rows).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect();
     let y: Vec<f32> = x.chunks(2).map(|p| p[0] * p[1]).collect();
     let arrays = vec![("x", Tensor::from_f32(&[rows, 2], &x)), ("target", Tensor::from_f32(&[rows, 1], &y))];
-    DataSet::from_arrays("product", arrays.into_iter().map(|(n, t)| (n.to_owned(), t)).collect())
+    DataSet::from_arrays("product", arrays.into_iter().map(|(n, t)| (n.to_owned(), t)).collect()).unwrap()
 }
 
 /// Two spirals of three quarters of a turn.
@@ -58,8 +59,10 @@ fn spirals(rows: usize, seed: u64) -> DataSet {
         y.push(class);
     }
     let arrays = vec![("x", Tensor::from_f32(&[rows, 2], &x)), ("target", Tensor::from_i64(&[rows], &y))];
-    DataSet::from_arrays("spirals", arrays.into_iter().map(|(n, t)| (n.to_owned(), t)).collect())
+    DataSet::from_arrays("spirals", arrays.into_iter().map(|(n, t)| (n.to_owned(), t)).collect()).unwrap()
 }
+
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 struct Problem {
     name: &'static str,
@@ -134,15 +137,15 @@ struct Parts {
 impl Parts {
     fn of(problem: &Problem, options: &Options) -> Self {
         let network = Network::prepare(&problem.model, None).unwrap();
-        let samples =
-            |data: &DataSet| data.samples(&network.graph, &network.graph.inputs, &[], Some("target")).unwrap();
+        let samples = |data: &DataSet| network.samples(data, options).unwrap();
         let (train, val) = (samples(&problem.train), samples(&problem.val));
         let objective = Objective::choose(&network, &train, options).unwrap();
         Parts { network, objective, train, val }
     }
 
     fn context<'a>(&'a self, options: &'a Options, session: &'a SessionOptions) -> Context<'a> {
-        Context { network: &self.network, objective: &self.objective, samples: &self.train, options, session }
+        let (network, objective, samples) = (&self.network, &self.objective, &self.train);
+        Context { network, objective, samples, options, session, interrupt: &NEVER }
     }
 
     fn evaluator(&self, growth: &Growth, options: &Options) -> Evaluator {
@@ -180,9 +183,10 @@ impl Parts {
         let session = session();
         let trainer = Trainer::new(self.context(options, &session), growth, names).unwrap();
         let floor = self.score(growth, options).metric;
-        let mut phase =
-            NeuronPhase::start(trainer, &mut evaluator, &self.train, &self.val, options, [1, 0], floor).unwrap();
-        while phase.epoch().unwrap().is_some() {}
+        let (train, val, trial) = (&self.train, &self.val, self.train.len());
+        let setting = Setting { train, val, options, session: &session, place: [1, 0], floor, trial };
+        let mut phase = NeuronPhase::start(trainer, &mut evaluator, setting).unwrap();
+        while !matches!(phase.advance(&mut |_, _| false).unwrap(), Advance::Ended) {}
         phase.best_score.unwrap().loss
     }
 }
@@ -309,7 +313,7 @@ fn new_dendrites_start_in_the_range_of_their_activation() {
                 ("x".to_owned(), Tensor::from_f32(&[rows, 2], &x)),
                 ("target".to_owned(), Tensor::from_f32(&[rows, 1], &y)),
             ];
-            DataSet::from_arrays("shifted", arrays)
+            DataSet::from_arrays("shifted", arrays).unwrap()
         };
         let problem = Problem { name: "shifted", model: linear(1), train: data(), val: data() };
         let options = options(Method::Gd, Connection::Layer);
@@ -342,7 +346,7 @@ fn without_a_gain_the_result_is_the_input() {
             ("x".to_owned(), Tensor::from_f32(&[rows, 2], &x)),
             ("target".to_owned(), Tensor::from_f32(&[rows, 1], &y)),
         ];
-        DataSet::from_arrays("solved", arrays)
+        DataSet::from_arrays("solved", arrays).unwrap()
     };
     let problem = Problem { name: "solved", model: linear(1), train: data(), val: data() };
     let options = Options { epochs: 5, dendrite_epochs: 2, tries: 1, ..options(Method::Hybrid, Connection::Neuron) };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dendrite_onnx::{Graph, Model, Tensor, batch::fixed_batch};
 use dendrite_runtime::{SessionOptions, infer_shapes};
-use dendrite_trainer::{DataSet, export::rows_of};
+use dendrite_trainer::{DataSet, Input, Preprocess, Request, feed};
 use serde_json::json;
 
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// The relative difference allowed [default: 1e-5 in ort, 1e-4 in tract]
     #[arg(long, value_name = "NUMBER")]
     tolerance: Option<f64>,
-    /// Inputs from a data set (.npz; arrays named like the first model's inputs) in place of made-up ones
+    /// Inputs from a data set, in any form that `grow` takes, in place of made-up ones
     #[arg(long, value_name = "DATA")]
     data: Option<PathBuf>,
     /// Samples that are compared
@@ -110,8 +110,10 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
 
 /// The first `batch` samples of a data set, or as many as the model's fixed batch takes.
 fn first_samples(graph: &Graph, path: &PathBuf, batch: usize) -> Result<Vec<(String, Tensor)>, Failure> {
-    let samples = DataSet::open(path)?.samples(graph, &graph.inputs, &[], None)?;
-    let rows = fixed_batch(graph, &graph.inputs).unwrap_or(batch).min(samples.len());
-    let indices: Vec<usize> = (0..rows).collect();
-    samples.fields().iter().map(|(name, array)| Ok((name.clone(), rows_of(array, &indices)?))).collect()
+    let request = Request { inputs: Input::of_graph(graph, &graph.inputs), ..Request::default() };
+    let samples = DataSet::open(path, &Preprocess::default())?.samples(&request)?;
+    let rows = fixed_batch(graph, &graph.inputs).unwrap_or(batch.min(samples.len()));
+    // A fixed batch is filled up with the first row.
+    let indices: Vec<usize> = (0..rows).map(|i| if i < samples.len() { i } else { 0 }).collect();
+    Ok(feed::rows(&samples, &indices)?)
 }

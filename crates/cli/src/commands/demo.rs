@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, sync::atomic::AtomicBool};
 
-use dendrite_onnx::Model;
+use dendrite_onnx::{Model, file::write_bytes};
 use dendrite_trainer::{
-    DataSet, Options, Run, grow,
+    DataSet, Options, Preprocess, Run, grow,
     options::Method,
     summary::{Side, Summary},
 };
@@ -65,10 +65,11 @@ fn arms(base: Options) -> Vec<Arm> {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
-    let model = Model::from_bytes(MODEL)?;
-    let data = |name: &str, bytes: &'static [u8]| DataSet::from_npz(name, std::io::Cursor::new(bytes));
-    let (train, val, test) =
-        (data("letters/train.npz", TRAIN)?, data("letters/val.npz", VAL)?, data("letters/test.npz", TEST)?);
+    std::fs::create_dir_all(&args.output_folder)?;
+    let path = args.output_folder.join("letters.onnx");
+    write_bytes(&path, MODEL)?;
+    let model = Model::open(&path)?;
+    let (train, val, test) = (place(args, "train.npz", TRAIN)?, place(args, "val.npz", VAL)?, place(args, "test.npz", TEST)?);
     out.note(
         "A letter recogniser exported from scikit-learn (UCI letter recognition: 16 features, 26 letters), and 13,000 rows\n\
          to train on. Nothing but the .onnx file and the data is used.\n",
@@ -104,6 +105,14 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         results.push((arm, summary));
     }
     report(&results, args, out)
+}
+
+/// Lay a bundled data set down beside the runs, where the user can look at it and use it again.
+fn place(args: &Args, name: &str, bytes: &[u8]) -> Result<DataSet, Failure> {
+    let path = args.output_folder.join(name);
+    std::fs::create_dir_all(&args.output_folder)?;
+    write_bytes(&path, bytes)?;
+    Ok(DataSet::open(&path, &Preprocess::default())?)
 }
 
 fn report(results: &[(Arm, Summary)], args: &Args, out: &Output) -> Result<Outcome, Failure> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dendrite_onnx::Model;
 use dendrite_trainer::{
-    DataSet, Network, Options,
+    DataSet, Network,
     evaluate::Evaluator,
     network::Growth,
     objective::{Objective, Reading},
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Machine, Scoring},
+    growth::{Configuration, Machine, Scoring},
     output::Output,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Args {
     /// The model
     model: PathBuf,
-    /// The data (.npz; arrays named like the model's inputs, and target)
+    /// The data, in any form that `grow` takes
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// The output to score; by default the first float output
@@ -32,6 +32,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     #[command(flatten)]
+    configuration: Configuration,
+    #[command(flatten)]
     scoring: Scoring,
     #[command(flatten)]
     machine: Machine,
@@ -39,11 +41,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
-    let mut options = Options::default();
+    let mut options = args.configuration.read()?;
     args.scoring.apply(&mut options);
     args.machine.apply(&mut options);
     let network = Network::prepare(&model, args.output.as_deref())?;
-    let data = DataSet::open(&args.data)?;
+    let data = DataSet::open(&args.data, &options.preprocess)?;
     let samples = network.samples(&data, &options)?;
     let mut objective = Objective::choose(&network, &samples, &options)?;
     let batch = (args.batch as usize).min(samples.len());
@@ -52,18 +54,16 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         Evaluator::new(&network, &Growth::default(), &[], objective, &samples, batch, &session)?.score(&samples)
     };
     let mut scored = score(&objective)?;
-    if let Some(target) = samples.target().filter(|_| objective.has_choice(&network)) {
-        objective.fit_reading(&scored, target);
+    let target = samples.target_tensor()?;
+    if objective.has_choice(&network) {
+        objective.fit_reading(&scored, &target);
         match objective.reading {
             Reading::Probabilities => scored = score(&objective)?,
             // A temperature serves training; the loss is that of the logits as they are.
             Reading::Logits | Reading::Tempered(_) => {}
         }
     }
-    let rows = match samples.target() {
-        Some(target) => scored.intervals(&objective.basis(&network), target)?,
-        None => Vec::new(),
-    };
+    let rows = scored.intervals(&objective.basis(&network), &target)?;
     if out.is_json() {
         let metrics: serde_json::Map<String, serde_json::Value> = rows
             .iter()

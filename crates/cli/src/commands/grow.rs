@@ -14,7 +14,7 @@ use dendrites::Plan;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Machine, Placement, Scoring, Training, read_config, read_text, shown},
+    growth::{Configuration, Machine, Placement, Scoring, Training, read_text, shown},
     output::{Output, grouped},
     parity,
     progress::Progress,
@@ -29,7 +29,8 @@ pub(crate) struct Args {
     /// The model
     #[arg(required_unless_present = "print_config")]
     model: Option<PathBuf>,
-    /// Data that train (.npz; arrays named like the model's inputs, and target)
+    /// Data that train: .npz, .safetensors, .parquet, .csv, a folder of .npy files, of images by class, or of test_data_set_N;
+    /// arrays named like the model's inputs, and target
     #[arg(long, value_name = "DATA", required_unless_present = "print_config")]
     train: Option<PathBuf>,
     /// Data that decide what is kept
@@ -44,15 +45,14 @@ pub(crate) struct Args {
     /// Go on from the folder's checkpoint
     #[arg(long)]
     resume: bool,
-    /// Options in TOML; flags override them
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// A plan as `dendrite plan` prints it, in place of the options that describe one
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
     /// Print every option with its value as TOML, and do nothing
     #[arg(long)]
     print_config: bool,
+    #[command(flatten)]
+    configuration: Configuration,
     #[command(flatten)]
     placement: Placement,
     #[command(flatten)]
@@ -64,7 +64,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
-    let mut options = read_config(args.config.as_deref())?;
+    let mut options = args.configuration.read()?;
     args.scoring.apply(&mut options);
     args.training.apply(&mut options);
     args.machine.apply(&mut options);
@@ -79,8 +79,9 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(path)?;
     args.placement.apply(&mut options, dendrite_trainer::network::parameters(&model)?);
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
-    let (train, val) = (DataSet::open(train)?, DataSet::open(val)?);
-    let test = args.test.as_ref().map(DataSet::open).transpose()?;
+    let open = |path: &PathBuf| DataSet::open(path, &options.preprocess);
+    let (train, val) = (open(train)?, open(val)?);
+    let test = args.test.as_ref().map(open).transpose()?;
 
     let interrupt = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupt);

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use dendrite_onnx::{Model, Patch, file};
-use dendrite_trainer::{Network, export, random::initial_growth};
+use dendrite_trainer::{Network, Options, export, random::initial_growth};
 use dendrites::{Connection, Demand, Plan, sites::select};
 use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Placement, read_config},
+    growth::Placement,
     output::{Output, grouped},
 };
 
@@ -29,8 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
-    let mut options = read_config(None)?;
-    options.dendrites = 1;
+    let mut options = Options { dendrites: 1, ..Options::default() };
     args.placement.apply(&mut options, 0);
     let (mut patch, mut added) = (Patch::new(), 0);
     if options.dendrites > 0 {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{MethodChoice, Placement, read_config},
+    growth::{Configuration, MethodChoice, Placement},
     output::{Output, grouped},
 };
 
@@ -18,9 +18,8 @@ use crate::{
 pub(crate) struct Args {
     /// The model
     model: PathBuf,
-    /// Options in TOML; flags override them
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    configuration: Configuration,
     /// How dendrites will learn: `pb` grows them one by one, the others together [default: hybrid]
     #[arg(long, value_name = "METHOD")]
     method: Option<MethodChoice>,
@@ -30,7 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
-    let mut options = read_config(args.config.as_deref())?;
+    let mut options = args.configuration.read()?;
     if let Some(method) = args.method {
         options.method = method.into();
     }

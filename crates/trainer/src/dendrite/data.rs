@@ -1,23 +1,28 @@
 //! A site's frozen data: its input x and its error E over the training samples.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::Range, sync::atomic::Ordering};
 
-use dendrite_autodiff::gradients;
-use dendrite_onnx::{ElementType, Tensor, ValueId};
+use dendrite_autodiff::{gradients, loss::LossValues};
+use dendrite_data::Loader;
+use dendrite_onnx::{ElementType, Graph, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session};
 use dendrites::{Site, candidates::SiteBatch, fragment::Reading};
 use rand::seq::SliceRandom;
 
 use crate::{
     error::{Error, Result},
-    evaluate::{batch_shape, write_rows},
+    feed,
     network::{Growth, Network},
     objective::Context,
     random::generator,
 };
 
 /// Bytes that one site's input and error may take in memory; beyond, a random part of the samples serves.
-const CACHE_BYTES: usize = 1 << 30;
+const SITE_BYTES: usize = 128 << 20;
+/// Bytes that the sites whose data are computed together may take.
+const GROUP_BYTES: usize = 512 << 20;
+/// Positions beyond which more samples tell little more.
+const POSITIONS: usize = 1 << 20;
 
 /// One site's frozen data.
 pub(super) struct SiteData {
@@ -25,105 +30,152 @@ pub(super) struct SiteData {
     pub(super) error: Tensor,
 }
 
-/// x and E of every site over the training samples, E scaled to unit size.
-pub(super) fn site_data(
-    context: Context,
-    growth: &Growth,
-    sites: &[&Site],
-    place: [u64; 2],
-) -> Result<Vec<(String, SiteData)>> {
-    let Context { network, objective, samples, options, session } = context;
-    let batch = options.batch_for(samples.len());
-    let mut graph = network.grown(growth, Reading::Direct)?;
-    let shapes: Vec<(String, Vec<usize>)> =
-        samples.fields().iter().map(|(name, array)| (name.clone(), batch_shape(array, batch))).collect();
-    Network::bind_shapes(&mut graph, &shapes)?;
-    let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
-    let values = objective.attach(&mut graph, network.prediction)?;
-    let mut names: Vec<String> = sites.iter().map(|s| s.name.clone()).collect();
-    names.dedup();
-    let unique: Vec<&Site> = names.iter().filter_map(|n| network.site(n)).collect();
-    let wrt: Vec<ValueId> = unique.iter().map(|s| s.output).collect();
-    let found = gradients(&mut graph, values.mean, &wrt, &HashSet::new())?;
-    let mut fetches = Vec::new();
-    let mut outputs = Vec::new();
-    for (index, (site, gradient)) in unique.iter().zip(found).enumerate() {
-        let gradient = gradient.ok_or_else(|| Error::Option {
-            reason: format!("the loss does not depend on site '{}'", site.name),
-            hint: "leave it out with --exclude".to_owned(),
-        })?;
-        for (role, value) in [("input", site.input), ("error", gradient)] {
-            let shape = graph.value(value).shape.as_ref().and_then(|s| s.as_known());
-            let shape = match (shape, role) {
-                (Some(shape), _) => shape,
-                (None, "error") => known_shape(&graph, site.output, &site.name)?,
-                (None, _) => known_shape(&graph, value, &site.name)?,
-            };
-            let named = graph.op("Identity", &format!("site_{index}/{role}"), &[value], Default::default());
-            outputs.push(named);
-            fetches.push((graph.name_of(named).to_owned(), ElementType::Float, shape));
-        }
-    }
-    graph.outputs = outputs;
-    graph.prune();
-    let (target_name, weight) = (graph.name_of(values.target).to_owned(), graph.name_of(values.weight).to_owned());
-    let mut feeds: Vec<(String, ElementType, Vec<usize>)> = samples
-        .fields()
-        .iter()
-        .map(|(name, array)| (name.clone(), array.element_type(), batch_shape(array, batch)))
-        .collect();
-    feeds.push((target_name.clone(), target.element_type(), batch_shape(target, batch)));
-    feeds.push((weight.clone(), ElementType::Float, vec![batch]));
+/// What the passes over a network compute for one site, and how many samples of it are kept.
+struct Wanted<'a> {
+    site: &'a Site,
+    input: Vec<usize>,
+    error: Vec<usize>,
+    samples: usize,
+}
 
-    let per_sample: usize =
-        fetches.iter().map(|(_, _, shape)| shape.iter().product::<usize>() * 4 / batch).max().unwrap_or(1) * 2;
-    let mut order: Vec<usize> = (0..samples.len()).collect();
-    let fitting = (CACHE_BYTES / per_sample.max(1)).max(batch);
-    if fitting < order.len() {
-        order.shuffle(&mut generator(options.seed, &[3, place[0], place[1]]));
-        order.truncate(fitting);
-        order.sort_unstable();
+impl Wanted<'_> {
+    fn bytes(&self, batch: usize) -> usize {
+        per_sample(&self.input, &self.error, batch).saturating_mul(self.samples)
     }
-    let mut pass = Loop::new(Session::from_graph(&graph, session)?, Vec::new(), &feeds, &fetches)?;
-    let mut columns: Vec<Vec<f32>> = vec![Vec::new(); fetches.len()];
-    let (mut buffer, mut read) = (Vec::new(), Vec::new());
-    for rows in order.chunks(batch) {
-        let mut indices = rows.to_vec();
-        indices.resize(batch, rows[0]);
-        for (name, array) in samples.fields() {
-            write_rows(&mut pass, name, array, &indices, &mut buffer)?;
+}
+
+/// Bytes of a site's input and error for one sample.
+fn per_sample(input: &[usize], error: &[usize], batch: usize) -> usize {
+    4 * (input.iter().product::<usize>() + error.iter().product::<usize>()) / batch.max(1)
+}
+
+/// A frozen network with the errors of sites.
+pub(super) struct Frozen<'a> {
+    context: Context<'a>,
+    graph: Graph,
+    values: LossValues,
+    wanted: Vec<(Wanted<'a>, ValueId)>,
+    order: Vec<usize>,
+    batch: usize,
+}
+
+impl<'a> Frozen<'a> {
+    /// Differentiate the network as `growth` has it with respect to the outputs of `sites`.
+    pub(super) fn new(context: Context<'a>, growth: &Growth, sites: &[&'a Site], place: [u64; 2]) -> Result<Self> {
+        let Context { network, objective, samples, options, .. } = context;
+        let batch = options.batch_for(samples.len());
+        let mut graph = network.grown(growth, Reading::Direct)?;
+        Network::bind_shapes(&mut graph, &feed::shapes(samples, batch))?;
+        let values = objective.attach(&mut graph, network.prediction)?;
+        let mut unique: Vec<&Site> = sites.to_vec();
+        unique.dedup_by_key(|site| &site.name);
+        let wrt: Vec<ValueId> = unique.iter().map(|s| s.output).collect();
+        let found = gradients(&mut graph, values.mean, &wrt, &HashSet::new())?;
+        let mut wanted = Vec::new();
+        for (site, gradient) in unique.into_iter().zip(found) {
+            let gradient = gradient.ok_or_else(|| Error::Option {
+                reason: format!("the loss does not depend on site '{}'", site.name),
+                hint: "leave it out with --exclude".to_owned(),
+            })?;
+            let (input, error) =
+                (known_shape(&graph, site.input, &site.name)?, known_shape(&graph, site.output, &site.name)?);
+            let positions = error.iter().product::<usize>() / (batch * site.channels).max(1);
+            let fitting = (SITE_BYTES / per_sample(&input, &error, batch).max(1)).min(POSITIONS / positions.max(1));
+            let samples = fitting.max(batch).min(samples.len());
+            wanted.push((Wanted { site, input, error, samples }, gradient));
         }
-        write_rows(&mut pass, &target_name, target, &indices, &mut buffer)?;
-        let weights: Vec<f32> = (0..batch).map(|i| if i < rows.len() { 1.0 } else { 0.0 }).collect();
-        pass.write_f32(&weight, &weights)?;
-        pass.step()?;
-        for ((name, _, shape), column) in fetches.iter().zip(&mut columns) {
-            pass.read_f32(name, &mut read)?;
-            let width = shape.iter().product::<usize>() / batch;
+        let mut order: Vec<usize> = (0..samples.len()).collect();
+        if wanted.iter().any(|(w, _)| w.samples < order.len()) {
+            order.shuffle(&mut generator(options.seed, &[3, place[0], place[1]]));
+        }
+        Ok(Frozen { context, graph, values, wanted, order, batch })
+    }
+
+    /// Sites in groups, the data of each of which fit into memory together.
+    pub(super) fn groups(&self) -> Vec<Range<usize>> {
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        let mut bytes = 0;
+        for (index, (wanted, _)) in self.wanted.iter().enumerate() {
+            let own = wanted.bytes(self.batch);
+            match groups.last_mut() {
+                Some(group) if bytes + own <= GROUP_BYTES => group.end = index + 1,
+                _ => {
+                    groups.push(index..index + 1);
+                    bytes = 0;
+                }
+            }
+            bytes += own;
+        }
+        groups
+    }
+
+    /// x and E of every site of a group, E scaled to unit size.
+    pub(super) fn data(&self, group: Range<usize>) -> Result<Vec<(&'a Site, SiteData)>> {
+        let Context { samples, session, interrupt, .. } = self.context;
+        let mut graph = self.graph.clone();
+        let (mut fetches, mut limits) = (Vec::new(), Vec::new());
+        graph.outputs.clear();
+        let wanted = &self.wanted[group];
+        for (index, (wanted, gradient)) in wanted.iter().enumerate() {
+            let both = [("input", wanted.site.input, &wanted.input), ("error", *gradient, &wanted.error)];
+            for (role, value, shape) in both {
+                let named = graph.op("Identity", &format!("site_{index}/{role}"), &[value], Default::default());
+                graph.outputs.push(named);
+                fetches.push((graph.name_of(named).to_owned(), ElementType::Float, shape.clone()));
+                limits.push(wanted.samples);
+            }
+        }
+        graph.prune();
+        let (target, weight) =
+            (graph.name_of(self.values.target).to_owned(), graph.name_of(self.values.weight).to_owned());
+        let mut feeds = feed::inputs(samples, self.batch);
+        feeds.push(feed::target(samples, &target, self.batch)?);
+        feeds.push((weight.clone(), ElementType::Float, vec![self.batch]));
+        let mut pass = Loop::new(Session::from_graph(&graph, session)?, Vec::new(), &feeds, &fetches)?;
+        feed::write_constants(&mut pass, samples)?;
+        let rows = limits.iter().copied().max().unwrap_or(0);
+        let mut columns: Vec<Vec<f32>> = vec![Vec::new(); fetches.len()];
+        let (mut read, mut done) = (Vec::new(), 0);
+        for batch in Loader::new(samples, self.batch, self.order[..rows].to_vec(), None)? {
+            if interrupt.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            let batch = batch?;
+            feed::write(&mut pass, samples, &batch, &target)?;
+            pass.write_f32(&weight, &batch.weights)?;
+            pass.step()?;
             // The loss is a mean over the batch's samples; errors are wanted per sample.
-            let scale = if name.ends_with("/error") { rows.len() as f32 } else { 1.0 };
-            column.extend(read.iter().take(width * rows.len()).map(|v| v * scale));
+            let total: f32 = batch.weights.iter().sum();
+            for (((name, _, shape), column), limit) in fetches.iter().zip(&mut columns).zip(&limits) {
+                let kept = batch.count.min(limit.saturating_sub(done));
+                if kept == 0 {
+                    continue;
+                }
+                pass.read_f32(name, &mut read)?;
+                let width = shape.iter().product::<usize>() / self.batch;
+                let scale = if name.ends_with("/error") { total } else { 1.0 };
+                column.extend(read.iter().take(width * kept).map(|v| v * scale));
+            }
+            done += batch.count;
         }
+        let mut columns = columns.into_iter();
+        let mut data = Vec::new();
+        for (wanted, _) in wanted {
+            let (Some(x), Some(mut e)) = (columns.next(), columns.next()) else { break };
+            scale_errors(&mut e);
+            let with_rows = |shape: &[usize]| -> Vec<usize> {
+                std::iter::once(wanted.samples).chain(shape.iter().skip(1).copied()).collect()
+            };
+            data.push((
+                wanted.site,
+                SiteData {
+                    input: Tensor::from_f32(&with_rows(&wanted.input), &x),
+                    error: Tensor::from_f32(&with_rows(&wanted.error), &e),
+                },
+            ));
+        }
+        Ok(data)
     }
-    let mut columns = columns.into_iter().zip(&fetches);
-    let mut data = Vec::new();
-    for site in unique {
-        let (Some((x, (_, _, x_shape))), Some((mut e, (_, _, e_shape)))) = (columns.next(), columns.next()) else {
-            break;
-        };
-        scale_errors(&mut e);
-        let with_rows = |shape: &[usize]| -> Vec<usize> {
-            std::iter::once(order.len()).chain(shape.iter().skip(1).copied()).collect()
-        };
-        data.push((
-            site.name.clone(),
-            SiteData {
-                input: Tensor::from_f32(&with_rows(x_shape), &x),
-                error: Tensor::from_f32(&with_rows(e_shape), &e),
-            },
-        ));
-    }
-    Ok(data)
 }
 
 fn known_shape(graph: &dendrite_onnx::Graph, value: ValueId, site: &str) -> Result<Vec<usize>> {
@@ -164,4 +216,17 @@ pub(super) fn write_site_batch(
     let weights: Vec<f32> = (0..batch).map(|i| if i < rows.len() { 1.0 } else { 0.0 }).collect();
     pass.write_f32("weight", &weights)?;
     Ok(())
+}
+
+/// The shape of `batch` rows of an array.
+pub(super) fn batch_shape(array: &Tensor, batch: usize) -> Vec<usize> {
+    std::iter::once(batch).chain(array.shape().iter().skip(1).copied()).collect()
+}
+
+/// Copy rows of an array into an input of a pass. `buffer` is scratch space.
+fn write_rows(pass: &mut Loop, name: &str, array: &Tensor, indices: &[usize], buffer: &mut Vec<u8>) -> Result<()> {
+    let width = array.bytes().len() / array.shape().first().copied().unwrap_or(1).max(1);
+    buffer.clear();
+    indices.iter().for_each(|index| buffer.extend_from_slice(&array.bytes()[index * width..(index + 1) * width]));
+    Ok(pass.write(name, buffer)?)
 }

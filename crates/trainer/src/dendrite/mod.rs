@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use dendrites::{Activation, DendriteSet, Site, Weights};
 use serde::Serialize;
 
-use self::{data::site_data, search::Search};
+use self::{data::Frozen, search::Search};
 use crate::{error::Result, network::Growth, objective::Context, random::generator};
 
 /// What one site's dendrite phase came to.
@@ -39,20 +39,23 @@ pub fn dendrite_phase(
 ) -> Result<(Vec<DendriteSet>, Weights, Vec<SiteReport>)> {
     let Context { network, options, .. } = context;
     let sites: Vec<&Site> = new.iter().filter_map(|set| network.site(&set.site)).collect();
-    let mut data = site_data(context, growth, &sites, place)?;
+    let frozen = Frozen::new(context, growth, &sites, place)?;
     let mut weights = growth.weights.clone();
     let mut sets = growth.sets.clone();
     let (mut reports, mut added) = (Vec::new(), Vec::new());
-    for (index, (set, site)) in new.iter().zip(&sites).enumerate() {
-        // Sets of one site that are added together see each other: later ones read earlier ones.
-        let Some(data) = data.iter_mut().find(|(name, _)| *name == site.name).map(|(_, d)| d) else { continue };
-        let mut search = Search::new(context, site, set, &sets, &weights, data)?;
-        let mut rng = generator(options.seed, &[2, place[0], place[1], index as u64]);
-        let (set, tensors, report) = search.run(&mut rng)?;
-        weights.extend(tensors);
-        sets.push(set.clone());
-        added.push(set);
-        reports.push(report);
+    for group in frozen.groups() {
+        for (site, data) in frozen.data(group)? {
+            // Sets of one site that are added together see each other: later ones read earlier ones.
+            for (index, set) in new.iter().enumerate().filter(|(_, set)| set.site == site.name) {
+                let mut search = Search::new(context, site, set, &sets, &weights, &data)?;
+                let mut rng = generator(options.seed, &[2, place[0], place[1], index as u64]);
+                let (set, tensors, report) = search.run(&mut rng)?;
+                weights.extend(tensors);
+                sets.push(set.clone());
+                added.push(set);
+                reports.push(report);
+            }
+        }
     }
     let names: HashSet<String> = growth.weights.keys().cloned().collect();
     weights.retain(|name, _| !names.contains(name));

@@ -1,5 +1,7 @@
 //! The search for one set at one site: random candidates, their training, and exact scores.
 
+use std::sync::atomic::Ordering;
+
 use dendrite_autodiff::optimizer::{Algorithm, Optimizer};
 use dendrite_onnx::{ElementType, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session, StateSlot};
@@ -13,11 +15,10 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     SiteReport,
     best::{Best, scale_units, unit_axis},
-    data::{SiteData, site_feeds, write_site_batch},
+    data::{SiteData, batch_shape, site_feeds, write_site_batch},
 };
 use crate::{
-    error::Result,
-    evaluate::batch_shape,
+    error::{Error, Result},
     objective::Context,
     options::{Method, Options},
     random::normal,
@@ -107,6 +108,9 @@ impl<'a> Search<'a> {
         if epochs > 0 {
             let mut training = Training::new(self, &current)?;
             for _ in 0..epochs {
+                if self.context.interrupt.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
                 training.epoch(self.data, self.batch, rng)?;
                 current = training.tensors(&self.names)?;
                 let sums = self.sums(&current)?;

@@ -1,0 +1,224 @@
+//! The training step: one graph with gradients and optimizer as a session, its state on the device.
+
+use std::collections::HashSet;
+
+use dendrite_autodiff::{
+    gradients, optimizer,
+    optimizer::{Algorithm, Optimizer},
+};
+use dendrite_data::{Batch, Samples};
+use dendrite_onnx::{ElementType, Graph, Tensor, ValueId};
+use dendrite_runtime::{Loop, Session, StateSlot};
+use dendrites::{
+    Weights,
+    fragment::{Reading, stop_value},
+};
+
+use crate::{
+    error::{Error, Result},
+    feed,
+    network::{Growth, Network},
+    objective::Context,
+    options::{Method, OptimizerKind, Options},
+};
+
+const LOSS: &str = "training/loss";
+const NORM: &str = "training/gradient_norm";
+
+/// One training step as a session.
+pub struct Trainer {
+    pass: Loop,
+    /// The graph of the session, for finding out where a number went wrong.
+    graph: Graph,
+    /// The names of the weights: the state's first tensors, moments follow.
+    names: Vec<String>,
+    /// The inputs of the state.
+    slots: Vec<String>,
+    initial: Vec<Tensor>,
+    batch: usize,
+    target: String,
+    weight: String,
+    learning_rate: String,
+    count: String,
+    /// What one step reads, for [`Trainer::last_feeds`].
+    lr: f32,
+    steps: u64,
+}
+
+/// What a step tells.
+#[derive(Debug, Clone, Copy)]
+pub struct StepReading {
+    /// The mean loss of the batch.
+    pub loss: f64,
+    /// The norm of the gradients.
+    pub gradient_norm: f64,
+}
+
+impl Trainer {
+    /// Build the training session of a grown network; `names` are the weights that train.
+    pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
+        let Context { network, objective, samples, options, session, .. } = context;
+        let batch = options.batch_for(samples.len());
+        let perforated = options.method == Method::Pb;
+        let reading = if perforated { Reading::Perforated } else { Reading::Direct };
+        let mut graph = network.grown(growth, reading)?;
+        Network::bind_shapes(&mut graph, &feed::shapes(samples, batch))?;
+        let stops: HashSet<ValueId> = if perforated {
+            network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
+        } else {
+            HashSet::new()
+        };
+        let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
+        let mut start = Vec::new();
+        for id in &trained {
+            start.extend(graph.constant_to_input(*id));
+        }
+        let values = objective.attach(&mut graph, network.prediction)?;
+        let found = gradients(&mut graph, values.mean, &trained, &stops)?;
+        let (mut kept, mut pairs) = (Vec::new(), Vec::new());
+        for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
+            match gradient {
+                Some(gradient) => {
+                    pairs.push((weight, gradient));
+                    kept.push((graph.name_of(weight).to_owned(), initial));
+                }
+                // What the loss does not depend on stays a constant.
+                None => {
+                    graph.inputs.retain(|v| *v != weight);
+                    graph.set_constant(weight, initial);
+                }
+            }
+        }
+        if kept.is_empty() {
+            return Err(Error::Option {
+                reason: "nothing trains: the loss depends on no selected weight".to_owned(),
+                hint: "select weights with --train-weights, or another output with --output".to_owned(),
+            });
+        }
+        let attached = optimizer::attach(&mut graph, &optimizer_of(options, samples.len()), &pairs)?;
+        let mean = graph.op("Identity", LOSS, &[values.mean], Default::default());
+        let norm = graph.op("Identity", NORM, &[attached.gradient_norm], Default::default());
+        let mut state = Vec::new();
+        for ((name, initial), updated) in kept.iter().zip(&attached.updated) {
+            let output = graph.name_of(*updated).to_owned();
+            state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
+        }
+        for (input, output, shape) in &attached.state {
+            let dims = shape.as_known().unwrap_or_default();
+            state.push(StateSlot {
+                input: graph.name_of(*input).to_owned(),
+                output: graph.name_of(*output).to_owned(),
+                initial: Tensor::filled(ElementType::Float, &dims, 0.0),
+            });
+        }
+        graph.outputs = vec![mean, norm];
+        graph.outputs.extend(&attached.updated);
+        graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
+        graph.prune();
+        let name = |v: ValueId| graph.name_of(v).to_owned();
+        let (target, weight) = (name(values.target), name(values.weight));
+        let (learning_rate, count) = (name(attached.learning_rate), name(attached.step));
+        let mut feeds = feed::inputs(samples, batch);
+        feeds.push(feed::target(samples, &target, batch)?);
+        feeds.push((weight.clone(), ElementType::Float, vec![batch]));
+        feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
+        feeds.push((count.clone(), ElementType::Float, vec![]));
+        let (initial, slots) = state.iter().map(|s| (s.initial.clone(), s.input.clone())).unzip();
+        let names = kept.into_iter().map(|(name, _)| name).collect();
+        let scalars = [LOSS, NORM].map(|name| (name.to_owned(), ElementType::Float, vec![]));
+        let mut pass = Loop::new(Session::from_graph(&graph, session)?, state, &feeds, &scalars)?;
+        feed::write_constants(&mut pass, samples)?;
+        Ok(Trainer {
+            pass,
+            graph,
+            names,
+            slots,
+            initial,
+            batch,
+            target,
+            weight,
+            learning_rate,
+            count,
+            lr: 0.0,
+            steps: 0,
+        })
+    }
+
+    /// Samples a step.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The whole state, weights first.
+    pub fn state(&self) -> Result<Vec<Tensor>> {
+        Ok(self.pass.state()?)
+    }
+
+    /// Continue from `state`.
+    pub fn set_state(&mut self, state: &[Tensor]) -> Result<()> {
+        Ok(self.pass.set_state(state)?)
+    }
+
+    /// The weights in a state, by name.
+    pub fn weights(&self, state: &[Tensor]) -> Weights {
+        self.names.iter().cloned().zip(state.iter().cloned()).collect()
+    }
+
+    /// The state at the start with other weights: moments zero.
+    pub fn fresh_state(&self, weights_from: &[Tensor]) -> Vec<Tensor> {
+        let mut state = self.initial.clone();
+        let weights = self.names.len().min(weights_from.len());
+        state[..weights].clone_from_slice(&weights_from[..weights]);
+        state
+    }
+
+    /// One step on a batch of `samples`; `steps` counts optimizer steps since its moments were zero, this one included.
+    pub fn step(&mut self, samples: &Samples, batch: &Batch, lr: f64, steps: u64) -> Result<StepReading> {
+        (self.lr, self.steps) = (lr as f32, steps);
+        feed::write(&mut self.pass, samples, batch, &self.target)?;
+        self.pass.write_f32(&self.weight, &batch.weights)?;
+        self.pass.write_f32(&self.learning_rate, &[self.lr])?;
+        self.pass.write_f32(&self.count, &[steps as f32])?;
+        self.pass.step()?;
+        let mut value = Vec::new();
+        let mut read = |name: &str| -> Result<f64> {
+            self.pass.read_f32(name, &mut value)?;
+            Ok(value.first().copied().map_or(f64::NAN, f64::from))
+        };
+        Ok(StepReading { loss: read(LOSS)?, gradient_norm: read(NORM)? })
+    }
+
+    /// The graph of the step.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What the last step read, given its batch: the state before it, the batch and the scalars.
+    pub fn last_feeds(&self, samples: &Samples, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
+        let mut feeds: Vec<(String, Tensor)> = self.slots.iter().cloned().zip(self.pass.previous_state()?).collect();
+        for (index, (field, bytes)) in samples.fields().iter().zip(&batch.fields).enumerate() {
+            let tensor = match samples.constant(index) {
+                Some(tensor) => tensor.clone(),
+                None => Tensor::new(field.element_type, field.batch_shape(self.batch), bytes.clone())?,
+            };
+            feeds.push((field.name.clone(), tensor));
+        }
+        let (name, element_type, shape) = feed::target(samples, &self.target, self.batch)?;
+        feeds.push((name, Tensor::new(element_type, shape, batch.target.clone())?));
+        feeds.push((self.weight.clone(), Tensor::from_f32(&[self.batch], &batch.weights)));
+        feeds.push((self.learning_rate.clone(), Tensor::scalar(ElementType::Float, f64::from(self.lr))));
+        feeds.push((self.count.clone(), Tensor::scalar(ElementType::Float, self.steps as f64)));
+        Ok(feeds)
+    }
+}
+
+fn optimizer_of(options: &Options, samples: usize) -> Optimizer {
+    let weight_decay = options.decay_for(samples);
+    let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
+    let algorithm = match options.optimizer {
+        OptimizerKind::AdamW => Algorithm::AdamW { beta1, beta2, epsilon, weight_decay },
+        OptimizerKind::Adam => Algorithm::Adam { beta1, beta2, epsilon, weight_decay },
+        OptimizerKind::Sgd => Algorithm::Sgd { momentum: 0.9, nesterov: false, weight_decay },
+    };
+    Optimizer { algorithm, clip_norm: options.clip_norm }
+}
