@@ -1,0 +1,76 @@
+//! A run folder, read.
+
+use std::{fs, io::ErrorKind, path::Path};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    error::{Error, Result},
+    schema::{Event, Plan, Summary},
+};
+
+const EVENTS: &str = "events.jsonl";
+const SUMMARY: &str = "summary.json";
+const PLAN: &str = "plan.toml";
+const CONFIG: &str = "config.toml";
+
+/// The files of a finished run.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) summary: Summary,
+    /// Empty where there is no events.jsonl.
+    pub(crate) events: Vec<Event>,
+    pub(crate) plan: Option<Plan>,
+    /// The options as they are written.
+    pub(crate) config: Option<String>,
+}
+
+impl Run {
+    /// Read `folder`. Only summary.json has to be there: a page without curves is better than none.
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
+        let summary = text(folder, SUMMARY)?.ok_or_else(|| Error::Content {
+            path: folder.join(SUMMARY),
+            reason: "there is none, so the folder holds no finished run".to_owned(),
+            hint: "name the folder of a run that has ended; `dendrite grow --resume` goes on with one that has not"
+                .to_owned(),
+        })?;
+        let summary = serde_json::from_str(&summary).map_err(|e| damaged(folder, SUMMARY, e.to_string()))?;
+        let events = match text(folder, EVENTS)? {
+            Some(text) => lines(&text).map_err(|reason| damaged(folder, EVENTS, reason))?,
+            None => Vec::new(),
+        };
+        let plan = match text(folder, PLAN)? {
+            Some(text) => Some(toml::from_str(&text).map_err(|e| damaged(folder, PLAN, e.message().to_owned()))?),
+            None => None,
+        };
+        Ok(Run { summary, events, plan, config: text(folder, CONFIG)? })
+    }
+}
+
+/// The lines of an events.jsonl. A last line without its line feed was cut off while it was written and is left out.
+pub(crate) fn lines<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, String> {
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(i, line)| serde_json::from_str(line).map_err(|e| format!("line {}: {e}", i + 1)))
+        .collect()
+}
+
+fn text(folder: &Path, name: &str) -> Result<Option<String>> {
+    let path = folder.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+fn damaged(folder: &Path, name: &str, reason: String) -> Error {
+    Error::Content {
+        path: folder.join(name),
+        reason,
+        hint: "the page is made from the files as `dendrite grow` writes them; restore them or run anew".to_owned(),
+    }
+}

@@ -1,0 +1,205 @@
+//! Numbers and names as a reader wants them.
+
+use crate::schema::{Scores, Turn};
+
+/// A space that does not break between a number and its unit.
+const NARROW: char = '\u{a0}';
+
+/// Digits in groups of three.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Four significant digits, plain where that is short.
+pub(crate) fn number(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 {
+        "0".to_owned()
+    } else if !value.is_finite() {
+        "not a number".to_owned()
+    } else if !(1e-3..1e6).contains(&size) {
+        small(value)
+    } else {
+        let decimals = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
+        format!("{value:.decimals$}").replace('-', "\u{2212}")
+    }
+}
+
+/// A number by its magnitude: 3.6e-7.
+pub(crate) fn small(value: f64) -> String {
+    if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
+}
+
+/// A wall time.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..120 => format!("{whole}{NARROW}s"),
+        120..7200 => format!("{}{NARROW}min {}{NARROW}s", whole / 60, whole % 60),
+        _ => format!("{}{NARROW}h {}{NARROW}min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// How many times `before` fits into `after`.
+pub(crate) fn factor(before: u64, after: u64) -> Option<String> {
+    (before > 0).then(|| format!("\u{d7}{:.2}", after as f64 / before as f64))
+}
+
+/// `n` of something.
+pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(n as u64), if n == 1 { one } else { many })
+}
+
+/// A name out of a model or a file: what cannot be seen is made visible.
+pub(crate) fn name(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// What a neuron phase is called.
+pub(crate) fn turn(turn: Turn) -> String {
+    let again = if turn.attempt > 0 { format!(" try {}", turn.attempt + 1) } else { String::new() };
+    if turn.cycle == 0 { format!("fine-tune{again}") } else { format!("cycle {}{again}", turn.cycle) }
+}
+
+/// Whether a change is for the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Better,
+    Worse,
+    Same,
+    /// It is not known which direction is good.
+    Unknown,
+}
+
+/// What is measured beside the loss, or the loss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Metric(pub(crate) String);
+
+impl Metric {
+    /// The metric that is not the loss, where there is one.
+    pub(crate) fn headline(scores: &Scores) -> Self {
+        Metric(scores.keys().find(|name| *name != "loss").map_or("loss", |name| name).to_owned())
+    }
+
+    /// The loss.
+    pub(crate) fn loss() -> Self {
+        Metric("loss".to_owned())
+    }
+
+    pub(crate) fn is_share(&self) -> bool {
+        self.0 == "accuracy"
+    }
+
+    /// The name in a sentence.
+    pub(crate) fn title(&self) -> String {
+        match self.0.as_str() {
+            "mae" => "mean absolute error".to_owned(),
+            "rmse" => "root mean squared error".to_owned(),
+            other => name(other),
+        }
+    }
+
+    /// Two values, with as many digits as it takes to tell them apart.
+    pub(crate) fn pair(&self, a: f64, b: f64) -> (String, String) {
+        if !self.is_share() {
+            return (number(a), number(b));
+        }
+        let digits = (1..3).find(|d| a == b || rounded(a, *d) != rounded(b, *d)).unwrap_or(3);
+        (percent(a, digits), percent(b, digits))
+    }
+
+    /// One value.
+    pub(crate) fn value(&self, value: f64) -> String {
+        if self.is_share() { percent(value, 1) } else { number(value) }
+    }
+
+    /// The difference of two values with its sign.
+    pub(crate) fn difference(&self, before: f64, after: f64) -> String {
+        let change = after - before;
+        let sign = if change < 0.0 { '\u{2212}' } else { '+' };
+        let size = change.abs();
+        if change == 0.0 {
+            "0".to_owned()
+        } else if self.is_share() {
+            let digits = if size < 0.001 { 2 } else { 1 };
+            format!("{sign}{:.digits$} points", size * 100.0)
+        } else {
+            format!("{sign}{}", number(size))
+        }
+    }
+
+    /// What going from `before` to `after` means.
+    pub(crate) fn change(&self, before: f64, after: f64) -> Change {
+        let rises = after > before;
+        match self.0.as_str() {
+            _ if before == after => Change::Same,
+            "accuracy" if rises => Change::Better,
+            "accuracy" => Change::Worse,
+            "loss" | "mae" | "rmse" if rises => Change::Worse,
+            "loss" | "mae" | "rmse" => Change::Better,
+            _ => Change::Unknown,
+        }
+    }
+
+    /// "rose from 78.8 % to 93.4 %".
+    pub(crate) fn moved(&self, before: f64, after: f64) -> String {
+        let (a, b) = self.pair(before, after);
+        match after.partial_cmp(&before) {
+            Some(std::cmp::Ordering::Greater) => format!("rose from {a} to {b}"),
+            Some(std::cmp::Ordering::Less) => format!("fell from {a} to {b}"),
+            _ => format!("stayed at {a}"),
+        }
+    }
+}
+
+fn rounded(share: f64, digits: i32) -> i64 {
+    (share * 100.0 * 10f64.powi(digits)).round() as i64
+}
+
+fn percent(share: f64, digits: i32) -> String {
+    format!("{:.*}{NARROW}%", digits.max(0) as usize, share * 100.0)
+}
+
+/// The first letter large.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_told_apart() {
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(number(0.217449), "0.2174");
+        assert_eq!(number(-12.3456), "\u{2212}12.35");
+        assert_eq!(number(3.6e-7), "3.6e-7");
+        assert_eq!(number(54321.9), "54322");
+        assert_eq!(duration(7.2), "7\u{a0}s");
+        assert_eq!(duration(3725.0), "62\u{a0}min 5\u{a0}s");
+        assert_eq!(factor(714, 3108).as_deref(), Some("\u{d7}4.35"));
+        assert_eq!(factor(0, 1), None);
+        let accuracy = Metric("accuracy".to_owned());
+        assert_eq!(accuracy.pair(0.788, 0.934), ("78.8\u{a0}%".to_owned(), "93.4\u{a0}%".to_owned()));
+        assert_eq!(accuracy.pair(0.9881, 0.9884), ("98.81\u{a0}%".to_owned(), "98.84\u{a0}%".to_owned()));
+        assert_eq!(accuracy.difference(0.5, 0.4), "\u{2212}10.0 points");
+        assert_eq!(accuracy.moved(1.0, 1.0), "stayed at 100.0\u{a0}%");
+    }
+
+    #[test]
+    fn the_direction_of_a_metric_decides_what_is_better() {
+        assert_eq!(Metric("accuracy".to_owned()).change(0.5, 0.4), Change::Worse);
+        assert_eq!(Metric("rmse".to_owned()).change(0.5, 0.4), Change::Better);
+        assert_eq!(Metric("novel".to_owned()).change(0.5, 0.4), Change::Unknown);
+    }
+}
