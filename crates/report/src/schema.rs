@@ -126,9 +126,6 @@ pub(crate) struct Verdict {
     pub(crate) turn: Turn,
     pub(crate) val_loss: Option<f64>,
     pub(crate) val_metric: Option<f64>,
-    pub(crate) gain: Option<f64>,
-    pub(crate) t: Option<f64>,
-    pub(crate) metric_change: Option<f64>,
     pub(crate) accepted: bool,
 }
 

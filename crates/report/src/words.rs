@@ -69,6 +69,16 @@ pub(crate) fn turn(turn: Turn) -> String {
     if turn.cycle == 0 { format!("fine-tune{again}") } else { format!("cycle {}{again}", turn.cycle) }
 }
 
+/// The same where there is little room: 2b is the second try at cycle 2.
+pub(crate) fn short(turn: Turn) -> String {
+    let again = match turn.attempt {
+        0 => String::new(),
+        n @ 1..26 => char::from(b'a' + n as u8).to_string(),
+        n => format!("-{}", n + 1),
+    };
+    if turn.cycle == 0 { format!("ft{again}") } else { format!("{}{again}", turn.cycle) }
+}
+
 /// Whether a change is for the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -152,11 +162,13 @@ impl Metric {
     /// "rose from 78.8 % to 93.4 %".
     pub(crate) fn moved(&self, before: f64, after: f64) -> String {
         let (a, b) = self.pair(before, after);
-        match after.partial_cmp(&before) {
-            Some(std::cmp::Ordering::Greater) => format!("rose from {a} to {b}"),
-            Some(std::cmp::Ordering::Less) => format!("fell from {a} to {b}"),
-            _ => format!("stayed at {a}"),
-        }
+        let verb = match after.partial_cmp(&before) {
+            Some(std::cmp::Ordering::Greater) => "rose",
+            Some(std::cmp::Ordering::Less) => "fell",
+            _ => return format!("stayed at {a}"),
+        };
+        // A change that no shown digit tells is said to be as small as it is.
+        if a == b { format!("{verb} by {} from {a}", small((after - before).abs())) } else { format!("{verb} from {a} to {b}") }
     }
 }
 
@@ -193,6 +205,7 @@ mod tests {
         assert_eq!(accuracy.pair(0.788, 0.934), ("78.8\u{a0}%".to_owned(), "93.4\u{a0}%".to_owned()));
         assert_eq!(accuracy.pair(0.9881, 0.9884), ("98.81\u{a0}%".to_owned(), "98.84\u{a0}%".to_owned()));
         assert_eq!(accuracy.difference(0.5, 0.4), "\u{2212}10.0 points");
+        assert_eq!(Metric::loss().moved(0.60384, 0.60383), "fell by 1.0e-5 from 0.6038");
         assert_eq!(accuracy.moved(1.0, 1.0), "stayed at 100.0\u{a0}%");
     }
 

@@ -7,7 +7,7 @@ use super::plot::{Axis, Band, Frame, Log, Plot, Series, Shape, key};
 use crate::{
     schema::Epoch,
     timeline::{Segment, Timeline},
-    words::{Metric, count, number, sentence, small, turn},
+    words::{Metric, count, number, sentence, short, small, turn},
 };
 
 /// Where the read-outs of the page's script take their numbers from.
@@ -31,7 +31,6 @@ pub(super) fn curves(line: &Timeline) -> Markup {
                     the best model so far; a filled dot marks the weights a phase was judged by if they were kept, a ring those \
                     that were not."
                 }
-                (labels(line, &frame))
                 @if metric != Metric::loss() { (metric_plot(line, &metric, frame)) }
                 (loss_plot(line, frame))
                 (rate_plot(line, frame))
@@ -42,7 +41,7 @@ pub(super) fn curves(line: &Timeline) -> Markup {
     }
 }
 
-/// The phases by name over the plots. Where a name has no room, its number refers to the table of phases.
+/// The phases by name over a plot, as much of them as there is room for.
 fn labels(line: &Timeline, frame: &Frame) -> Markup {
     html! {
         ol class="bands" {
@@ -53,7 +52,8 @@ fn labels(line: &Timeline, frame: &Frame) -> Markup {
                 @let name = turn(segment.turn);
                 li class=(band.class()) style=(format!("left:{left:.2}%;width:{width:.2}%")) title=(format!("{name}: {outcome}")) {
                     span class="mark" { (match band.kept { Some(true) => "\u{2713}", Some(false) => "\u{2715}", None => "?" }) }
-                    " " span class="name" { (name) } span class="unseen" { ", " (outcome) }
+                    " " span class="short" aria-hidden="true" { (short(segment.turn)) }
+                    span class="name" { (name) } span class="unseen" { ", " (outcome) }
                 }
             }
         }
@@ -67,8 +67,8 @@ fn metric_plot(line: &Timeline, metric: &Metric, frame: Frame) -> Markup {
     if metric.is_share() {
         axis = axis.within(0.0, 1.0);
     }
-    let ticks = axis.ticks(4);
-    let digits = if ticks.windows(2).any(|t| (t[1] - t[0]).abs() < 0.01) { 1 } else { 0 };
+    let ticks = axis.ticks(5);
+    let digits = usize::from(ticks.iter().any(|t| (t * 100.0 - (t * 100.0).round()).abs() > 1e-6));
     let label = |v: f64| if metric.is_share() { format!("{:.digits$} %", v * 100.0) } else { number(v) };
     let mut series = vec![best(line, frame.epochs, start, |s| s.verdict.as_ref()?.val_metric)];
     series.push(curve(line, "val", |e| e.val_metric));
@@ -93,6 +93,7 @@ fn metric_plot(line: &Timeline, metric: &Metric, frame: Frame) -> Markup {
                     (key("val dot ring", "not kept"))
                 }
             }
+            (labels(line, &frame))
             (plot.markup())
         }
     }
@@ -109,7 +110,7 @@ fn loss_plot(line: &Timeline, frame: Frame) -> Markup {
     let plot = Plot {
         frame,
         axis,
-        ticks: axis.ticks(4).into_iter().map(|v| (v, tick(v))).collect(),
+        ticks: axis.ticks(5).into_iter().map(|v| (v, tick(v))).collect(),
         series,
         class: "tall",
         description: description(line, "validation loss", start, |s| s.verdict.as_ref()?.val_loss, number),
@@ -125,6 +126,7 @@ fn loss_plot(line: &Timeline, frame: Frame) -> Markup {
                     (key("best", "best model so far"))
                 }
             }
+            (labels(line, &frame))
             (plot.markup())
         }
     }
@@ -137,7 +139,7 @@ fn rate_plot(line: &Timeline, frame: Frame) -> Markup {
         frame,
         axis,
         ticks: axis.ticks(2).into_iter().map(|v| (v, exponent(v))).collect(),
-        series: vec![Series { shape: Shape::Steps, ..curve(line, "rate", |e| e.lr) }],
+        series: vec![rates(line)],
         class: "strip",
         description: format!("learning rate, between {} and {}", small(ends(f64::min)), small(ends(f64::max))),
         foot: true,
@@ -157,6 +159,16 @@ fn curve(line: &Timeline, class: &'static str, of: fn(&Epoch) -> Option<f64>) ->
         s.epochs.iter().enumerate().map(|(i, e)| (s.start + i + 1, of(e).unwrap_or(f64::NAN))).collect()
     };
     Series { class, runs: line.segments.iter().map(run).collect(), shape: Shape::Line }
+}
+
+/// The learning rate: an epoch's holds from the end of the epoch before it to its own.
+fn rates(line: &Timeline) -> Series {
+    let run = |s: &Segment| -> Vec<(usize, f64)> {
+        let rate = |e: &Epoch| e.lr.unwrap_or(f64::NAN);
+        let starts = s.epochs.iter().enumerate().map(|(i, e)| (s.start + i, rate(e)));
+        starts.chain(s.epochs.last().map(|e| (s.end(), rate(e)))).collect()
+    };
+    Series { class: "rate", runs: line.segments.iter().map(run).collect(), shape: Shape::Steps }
 }
 
 /// The best model's measure: level, and changed where a phase was kept.
@@ -208,11 +220,11 @@ fn tempered(line: &Timeline) -> Option<String> {
     Some(format!(
         "Logits were divided by {} for the loss that trains, which is the one drawn; the losses in the table above are those of \
          the logits as they are.",
-        number(temperature)
+        tick(temperature)
     ))
 }
 
-/// A mark's value without trailing noughts.
+/// A value without trailing noughts.
 fn tick(value: f64) -> String {
     let text = number(value);
     if text.contains('.') && !text.contains('e') {

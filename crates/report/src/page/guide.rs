@@ -13,7 +13,7 @@ const TERMS: [(&str, &str); 6] = [
     ),
     (
         "Paired test",
-        "a phase is kept if the loss of the same validation samples fell by more than 1.6 standard errors and the metric is no \
+        "a phase is kept if the loss of the same validation samples fell by more than 1.645 standard errors and the metric is no \
          lower. Validation thus chose the result; the test data did not.",
     ),
     (

@@ -6,7 +6,7 @@ use crate::{
     run::Run,
     schema::Phase,
     timeline::Timeline,
-    words::{Metric, grouped, name, number},
+    words::{Metric, grouped, name, number, turn},
 };
 
 /// Every phase in order, with what was decided.
@@ -14,7 +14,6 @@ pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
     let summary = &run.summary;
     let metric = line.baseline.as_ref().map(|b| Metric(b.metric.clone()));
     let metric = metric.or_else(|| summary.before.val.as_ref().map(Metric::headline)).unwrap_or_else(Metric::loss);
-    let value = |v: Option<f64>| v.map_or("\u{2013}".to_owned(), |v| metric.value(v));
     html! {
         section aria-labelledby="phases" {
             h2 id="phases" { "Phases" }
@@ -27,34 +26,28 @@ pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
                         thead {
                             tr {
                                 th scope="col" { "phase" }
-                                th scope="col" class="n" { "cycle" }
-                                th scope="col" class="n" { "try" }
+                                th scope="col" { "outcome" }
+                                th scope="col" class="n" { "gain in standard errors" }
+                                @if metric != Metric::loss() { th scope="col" class="n" { "validation " (metric.title()) } }
+                                th scope="col" class="n" { "validation loss" }
                                 th scope="col" class="n" { "epochs" }
                                 th scope="col" class="n" { "parameters" }
-                                th scope="col" class="n" { "validation loss" }
-                                @if metric != Metric::loss() { th scope="col" class="n" { "validation " (metric.title()) } }
-                                th scope="col" class="n" { "gain in standard errors" }
-                                th scope="col" { "outcome" }
                             }
                         }
                         tbody {
                             @for phase in &summary.phases {
-                                @let dendrites = phase.kind == "dendrite";
-                                tr class=(if dendrites { "aside" } else { "" }) {
-                                    th scope="row" { (kind(&phase.kind)) }
-                                    td class="n" { @if phase.turn.cycle > 0 { (phase.turn.cycle) } @else { "\u{2013}" } }
-                                    td class="n" { (phase.turn.attempt + 1) }
-                                    td class="n" { (phase.epochs) }
-                                    td class="n" { (parameters(run, line, phase).map_or("\u{2013}".to_owned(), grouped)) }
-                                    @if dendrites {
-                                        td class="n" { "\u{2013}" }
-                                        @if metric != Metric::loss() { td class="n" { "\u{2013}" } }
-                                    } @else {
-                                        td class="n" { (phase.val_loss.map_or("\u{2013}".to_owned(), number)) }
-                                        @if metric != Metric::loss() { td class="n" { (value(phase.val_metric)) } }
-                                    }
-                                    td class="n" { (errors(phase)) }
+                                // The numbers of a dendrite phase are those of the model it starts from: they say nothing of it.
+                                @let judged = phase.kind != "dendrite";
+                                tr class=(if judged { "" } else { "aside" }) {
+                                    th scope="row" { (title(phase)) }
                                     (outcome(phase, &summary.method))
+                                    td class="n" { (errors(phase)) }
+                                    @if metric != Metric::loss() {
+                                        td class="n" { (shown(phase.val_metric.filter(|_| judged), |v| metric.value(v))) }
+                                    }
+                                    td class="n" { (shown(phase.val_loss.filter(|_| judged), number)) }
+                                    td class="n" { (phase.epochs) }
+                                    td class="n" { (shown(parameters(run, line, phase), grouped)) }
                                 }
                             }
                         }
@@ -65,13 +58,16 @@ pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
     }
 }
 
-fn kind(kind: &str) -> String {
-    match kind {
-        "finetune" => "fine-tune".to_owned(),
-        "dendrite" => "dendrites".to_owned(),
-        "neuron" => "everything together".to_owned(),
-        other => name(other),
+fn title(phase: &Phase) -> String {
+    match phase.kind.as_str() {
+        "finetune" | "neuron" => turn(phase.turn),
+        "dendrite" => format!("{}, dendrites", turn(phase.turn)),
+        other => format!("{}, {}", turn(phase.turn), name(other)),
     }
+}
+
+fn shown<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+    value.map_or("\u{2013}".to_owned(), text)
 }
 
 fn parameters(run: &Run, line: &Timeline, phase: &Phase) -> Option<u64> {
@@ -93,7 +89,7 @@ fn errors(phase: &Phase) -> String {
 fn outcome(phase: &Phase, method: &str) -> Markup {
     html! {
         @if phase.kind == "dendrite" {
-            td { @if method == "gd" { "drawn at random" } @else { "trained and chosen" } }
+            td { @if method == "gd" { "at random" } @else { "trained" } }
         } @else if phase.kept {
             td class="good" { "\u{2713} kept" }
         } @else {

@@ -54,7 +54,7 @@ impl Axis {
     /// Round values for marks, about `wanted` of them.
     pub(super) fn ticks(&self, wanted: usize) -> Vec<f64> {
         if !self.log {
-            return linear_ticks(self.low, self.high, wanted);
+            return linear_ticks(self.low, self.high, wanted, &[1.0, 2.0, 2.5, 5.0, 10.0]);
         }
         let decades = self.low.floor() as i32..=self.high.ceil() as i32;
         let of = |steps: &[f64]| -> Vec<f64> {
@@ -86,13 +86,13 @@ pub(super) enum Log {
 /// The ratio of the largest to the smallest value from which a linear axis hides the small ones.
 const WIDE: f64 = 20.0;
 
-fn linear_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
+fn linear_ticks(low: f64, high: f64, wanted: usize, steps: &[f64]) -> Vec<f64> {
     let rough = (high - low) / wanted.max(1) as f64;
     if !(rough.is_finite() && rough > 0.0) {
         return Vec::new();
     }
     let decade = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * decade).into_iter().find(|s| *s >= rough).unwrap_or(decade);
+    let step = steps.iter().map(|s| s * decade).find(|s| *s >= rough).unwrap_or(10.0 * decade);
     let first = (low / step).ceil() as i64;
     (0..2 * wanted.max(1) as i64 + 2)
         .map(|i| (first + i) as f64 * step)
@@ -102,7 +102,8 @@ fn linear_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
 
 /// Marks for a count of epochs: whole numbers.
 pub(super) fn epoch_ticks(epochs: usize) -> Vec<usize> {
-    let mut ticks: Vec<usize> = linear_ticks(0.0, epochs as f64, 6).into_iter().map(|v| v.round() as usize).collect();
+    let ticks = linear_ticks(0.0, epochs as f64, 6, &[1.0, 2.0, 5.0, 10.0]);
+    let mut ticks: Vec<usize> = ticks.into_iter().map(|v| v.round() as usize).collect();
     ticks.dedup();
     ticks
 }
@@ -167,7 +168,7 @@ pub(super) struct Series {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Line,
-    /// Level up to the next point.
+    /// Level up to the next point, then upright.
     Steps,
     /// Not at all.
     Dots,
@@ -186,6 +187,10 @@ impl Series {
                 };
                 let (x, y) = (round(frame.place(*epoch) * SIZE), round((1.0 - y) * SIZE));
                 path += &match (pen_down, self.shape) {
+                    // A phase of a single epoch is a level line over that epoch.
+                    (false, Shape::Line) if run.len() == 1 => {
+                        format!("M{} {y}H{x}", round(frame.place(epoch.saturating_sub(1)) * SIZE))
+                    }
                     // A line of no length with round ends is a dot, which no stretching distorts.
                     (false, _) | (_, Shape::Dots) => format!("M{x} {y}h0"),
                     (true, Shape::Line) => format!("L{x} {y}"),
@@ -278,7 +283,7 @@ mod tests {
     #[test]
     fn marks_are_round_and_lie_on_the_axis() {
         let axis = Axis::around([0.81, 0.935].into_iter(), Log::Never).unwrap();
-        assert_eq!(axis.ticks(4).iter().map(|t| format!("{t:.2}")).collect::<Vec<_>>(), ["0.85", "0.90"]);
+        assert_eq!(axis.ticks(5).iter().map(|t| format!("{t:.2}")).collect::<Vec<_>>(), ["0.82", "0.85", "0.88", "0.90", "0.93"]);
         let rates = Axis::around([0.01, 0.00027].into_iter(), Log::Always).unwrap();
         assert_eq!(rates.ticks(3).len(), 2);
         assert_eq!(epoch_ticks(1), [0, 1]);

@@ -6,7 +6,7 @@ use crate::{
     run::Run,
     schema::Site,
     timeline::{Growth, Timeline},
-    words::{count, factor, grouped, name, number, turn},
+    words::{count, factor, grouped, name, number, short},
 };
 
 /// Rows of a table that are shown at once; the rest is folded.
@@ -63,17 +63,18 @@ fn placement(run: &Run, line: &Timeline) -> Markup {
     }
 }
 
+/// What the kept dendrites cost.
 fn cost(run: &Run) -> String {
     match (run.summary.before.parameters, run.summary.after.parameters) {
         (Some(a), Some(b)) if b > a => {
-            let times = factor(a, b).map_or(String::new(), |t| format!(", {t} in all"));
-            format!(", which add {} parameters to {}{times}", grouped(b - a), grouped(a))
+            let times = factor(a, b).map_or(String::new(), |t| format!(" ({t})"));
+            format!("; {} parameters on top of {}{times}", grouped(b - a), grouped(a))
         }
         _ => String::new(),
     }
 }
 
-/// Correlations with the error before and after the candidates' training, a table for each cycle.
+/// Correlations with the error before and after the candidates' training.
 fn correlations(run: &Run, line: &Timeline) -> Markup {
     let growths: Vec<&Growth> = line.growths.iter().filter(|g| !g.sites.is_empty()).collect();
     if growths.is_empty() {
@@ -87,6 +88,11 @@ fn correlations(run: &Run, line: &Timeline) -> Markup {
         .filter(|v| v.is_finite())
         .fold(0.0, f64::max);
     let layer = run.plan.as_ref().is_some_and(|p| p.connect == "layer");
+    let first = growths[0].sites[0].activation.as_str();
+    let columns = Columns {
+        set: growths.iter().any(|g| ordinals(&g.sites).any(|k| k > 1)),
+        form: growths.iter().flat_map(|g| &g.sites).any(|s| s.activation != first),
+    };
     html! {
         section aria-labelledby="correlations" {
             h2 id="correlations" { "Correlation with the error" }
@@ -101,27 +107,42 @@ fn correlations(run: &Run, line: &Timeline) -> Markup {
                 } @else {
                     " The tick marks it before the candidates\u{2019} training, the bar after it."
                 }
+                " Measured on " (samples(&growths)) " training samples"
+                @if !columns.form { "; every set has the non-linearity " (name(first)) } "."
             }
-            @for growth in growths {
-                @let rows: Vec<Markup> = growth.sites.iter().zip(ordinals(&growth.sites)).map(|(s, k)| row(s, k, most)).collect();
-                (folded(
-                    &format!("{}, {}", turn(growth.turn), if growth.kept { "kept" } else { "not kept" }),
-                    &html! {
-                        tr {
-                            th scope="col" { "site" }
-                            th scope="col" class="n" { "set" }
-                            th scope="col" { "non-linearity" }
-                            th scope="col" class="n" { "samples" }
-                            th scope="col" class="n" { "before" }
-                            th scope="col" class="n" { "after" }
-                            th scope="col" class="wide" { span class="unseen" { "as a bar" } }
-                        }
-                    },
-                    &rows,
-                ))
-            }
+            (folded(
+                "Sites by cycle",
+                &html! {
+                    tr {
+                        th scope="col" { "cycle" }
+                        th scope="col" { "site" }
+                        @if columns.set { th scope="col" class="n" { "set" } }
+                        @if columns.form { th scope="col" { "non-linearity" } }
+                        th scope="col" class="n" { "before" }
+                        th scope="col" class="n" { "after" }
+                        th scope="col" class="wide" { span class="unseen" { "as a bar" } }
+                    }
+                },
+                &growths.iter().flat_map(|growth| {
+                    growth.sites.iter().zip(ordinals(&growth.sites)).map(|(site, k)| row(growth, site, k, columns, most))
+                }).collect::<Vec<_>>(),
+            ))
         }
     }
+}
+
+/// The columns that tell rows apart.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    set: bool,
+    form: bool,
+}
+
+/// The samples that correlations were measured on.
+fn samples(growths: &[&Growth]) -> String {
+    let all = || growths.iter().flat_map(|g| &g.sites).map(|s| s.samples);
+    let (low, high) = (all().min().unwrap_or_default(), all().max().unwrap_or_default());
+    if low == high { grouped(low) } else { format!("{} to {}", grouped(low), grouped(high)) }
 }
 
 /// The number of each set among those of its site, from 1.
@@ -129,25 +150,34 @@ fn ordinals(sites: &[Site]) -> impl Iterator<Item = usize> + '_ {
     (0..sites.len()).map(|i| sites[..=i].iter().filter(|s| s.site == sites[i].site).count())
 }
 
-fn row(site: &Site, ordinal: usize, most: f64) -> Markup {
-    let share = |v: Option<f64>| v.filter(|v| v.is_finite() && most > 0.0).map_or(0.0, |v| (v / most * 100.0).clamp(0.0, 100.0));
+fn row(growth: &Growth, site: &Site, ordinal: usize, columns: Columns, most: f64) -> Markup {
+    let place = |v: Option<f64>| v.filter(|v| v.is_finite() && most > 0.0).map(|v| (v / most * 100.0).clamp(0.0, 100.0));
     let shown = |v: Option<f64>| v.map_or("\u{2013}".to_owned(), |v| if v < 1e-3 { number(v) } else { format!("{v:.3}") });
     html! {
-        tr {
+        tr class=(if growth.kept { "" } else { "soft" }) {
+            td class="tight" { (short(growth.turn)) " " (mark(growth.kept)) }
             th scope="row" { bdi class="site" { (name(&site.site)) } }
-            td class="n" { (ordinal) }
-            td { (name(&site.activation)) }
-            td class="n" { (grouped(site.samples)) }
+            @if columns.set { td class="n" { (ordinal) } }
+            @if columns.form { td { (name(&site.activation)) } }
             td class="n" { (shown(site.initial)) }
             td class="n main" { (shown(site.trained)) }
             td class="wide" {
                 svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
                     rect class="rail" x="0" y="3.5" width="100" height="3" {}
-                    rect class="fill" x="0" y="2" width=(format!("{:.1}", share(site.trained))) height="6" {}
-                    path class="tick" d=(format!("M{:.1} 0V10", share(site.initial))) {}
+                    @if let Some(width) = place(site.trained) {
+                        rect class="fill" x="0" y="2" width=(format!("{width:.1}")) height="6" {}
+                    }
+                    @if let Some(x) = place(site.initial) { path class="tick" d=(format!("M{x:.1} 0V10")) {} }
                 }
             }
         }
+    }
+}
+
+fn mark(kept: bool) -> Markup {
+    html! {
+        @if kept { span class="good" aria-hidden="true" { "\u{2713}" } span class="unseen" { "kept" } }
+        @else { span class="bad" aria-hidden="true" { "\u{2715}" } span class="unseen" { "not kept" } }
     }
 }
 

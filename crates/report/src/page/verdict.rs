@@ -6,6 +6,9 @@ use crate::{
     words::{Change, Metric, count, factor, grouped, sentence},
 };
 
+/// The relative change below which a gain is called small.
+const FAINT: f64 = 1e-3;
+
 /// The verdict and what has to be said beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Verdict {
@@ -20,8 +23,9 @@ pub(super) fn verdict(run: &Run) -> Verdict {
     let improved = summary.phases.iter().any(|p| p.kept);
     let mut remarks = Vec::new();
     let headline = if improved {
-        remarks.extend(on_test(summary));
+        remarks.extend(faint(summary));
         remarks.extend(finetune(summary));
+        remarks.extend(on_test(summary));
         won(run)
     } else {
         remarks.extend(closest(summary));
@@ -83,6 +87,17 @@ fn on_test(summary: &Summary) -> Option<String> {
     Some(format!("{but} the test data, which decided nothing, {} {}.", metric.title(), metric.moved(a, b)))
 }
 
+/// Many samples make the smallest gain certain: certain is not large.
+fn faint(summary: &Summary) -> Option<String> {
+    let metric = Metric::headline(summary.before.val.as_ref()?);
+    let (a, b) = both(&metric, summary.before.val.as_ref(), summary.after.val.as_ref())?;
+    let (loss_a, loss_b) = both(&Metric::loss(), summary.before.val.as_ref(), summary.after.val.as_ref())?;
+    let small = |a: f64, b: f64| (a - b).abs() <= FAINT * a.abs();
+    (small(a, b) && small(loss_a, loss_b)).then(|| {
+        "The paired test finds the gain certain, but it is less than 0.1\u{a0}% of the loss: too small to be of use.".to_owned()
+    })
+}
+
 /// How far training went before the first dendrites: what they have to be measured against.
 fn finetune(summary: &Summary) -> Option<String> {
     let phase = summary.phases.iter().find(|p| p.kind == "finetune")?;
@@ -110,7 +125,7 @@ fn closest(summary: &Summary) -> Option<String> {
     let (before, after) = metric.pair((*scores.get(&metric.0)?)?, phase.val_metric?);
     let t = phase.t.map_or(String::new(), |t| format!(", a gain in loss of {t:.1} standard errors"));
     Some(format!(
-        "The closest attempt, {}, had {} {after} against the input\u{2019}s {before}{t}; it takes more than 1.6 and a \
+        "The closest attempt, {}, had {} {after} against the input\u{2019}s {before}{t}; it takes more than 1.645 and a \
          metric that is no lower to be kept.",
         crate::words::turn(phase.turn),
         metric.title(),
