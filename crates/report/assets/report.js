@@ -36,7 +36,7 @@
       line.hidden = false;
     }
     const lines = [`${phase}, epoch ${row[0]}`];
-    if (run.metric !== "loss") lines.push(`${run.metric} ${metric(row[1])}`);
+    if (!run.loss) lines.push(`${run.metric} ${metric(row[1])}`);
     lines.push(`validation loss ${number(row[2])}`, `training loss ${number(row[3])}`, `learning rate ${number(row[4])}`);
     readout.replaceChildren(
       ...lines.map((text, i) => {

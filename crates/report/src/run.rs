@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     error::{Error, Result},
-    schema::{Event, Plan, Summary},
+    schema::{Event, Plan, Scores, Summary},
+    timeline::Timeline,
+    words::Metric,
 };
 
 const EVENTS: &str = "events.jsonl";
@@ -23,9 +25,25 @@ pub(crate) struct Run {
     pub(crate) plan: Option<Plan>,
     /// The options as they are written.
     pub(crate) config: Option<String>,
+    /// Whether a metric of the user's own is better when smaller, as the options say.
+    pub(crate) minimise: Option<bool>,
 }
 
 impl Run {
+    /// The metric that `scores` are told by.
+    pub(crate) fn headline(&self, scores: &Scores) -> Metric {
+        Metric::headline(scores, self.minimise)
+    }
+
+    /// The metric of the run's curves and phases.
+    pub(crate) fn metric(&self, line: &Timeline) -> Metric {
+        match (&line.baseline, &self.summary.before.val) {
+            (Some(baseline), _) => Metric::new(&baseline.metric, self.minimise),
+            (None, Some(scores)) => self.headline(scores),
+            (None, None) => Metric::loss(),
+        }
+    }
+
     /// Read `folder`. Only summary.json has to be there: a page without curves is better than none.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let summary = text(folder, SUMMARY)?.ok_or_else(|| Error::Content {
@@ -43,7 +61,10 @@ impl Run {
             Some(text) => Some(toml::from_str(&text).map_err(|e| damaged(folder, PLAN, e.message().to_owned()))?),
             None => None,
         };
-        Ok(Run { summary, events, plan, config: text(folder, CONFIG)? })
+        let config = text(folder, CONFIG)?;
+        let options: Option<toml::Table> = config.as_ref().and_then(|c| c.parse().ok());
+        let minimise = options.and_then(|o| o.get("minimise")?.as_bool());
+        Ok(Run { summary, events, plan, config, minimise })
     }
 }
 

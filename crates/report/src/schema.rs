@@ -42,6 +42,9 @@ pub(crate) struct Side {
 pub(crate) struct Parity {
     pub(crate) ort: Option<f64>,
     pub(crate) tract: Option<f64>,
+    /// Why tract did not run the file.
+    #[serde(default)]
+    pub(crate) tract_reason: Option<String>,
 }
 
 /// A finished phase.
@@ -126,6 +129,7 @@ pub(crate) struct Verdict {
     pub(crate) turn: Turn,
     pub(crate) val_loss: Option<f64>,
     pub(crate) val_metric: Option<f64>,
+    pub(crate) t: Option<f64>,
     pub(crate) accepted: bool,
 }
 

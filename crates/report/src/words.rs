@@ -91,28 +91,50 @@ pub(crate) enum Change {
 
 /// What is measured beside the loss, or the loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Metric(pub(crate) String);
+pub(crate) struct Metric {
+    pub(crate) name: String,
+    /// Whether smaller is better, where that is known.
+    minimise: Option<bool>,
+}
 
 impl Metric {
-    /// The metric that is not the loss, where there is one.
-    pub(crate) fn headline(scores: &Scores) -> Self {
-        Metric(scores.keys().find(|name| *name != "loss").map_or("loss", |name| name).to_owned())
+    /// The metric `name`; `minimise` says which way a metric of the user's own goes.
+    pub(crate) fn new(name: &str, minimise: Option<bool>) -> Self {
+        let minimise = match name {
+            "accuracy" | "f1" | "auc" => Some(false),
+            "loss" | "mae" | "rmse" => Some(true),
+            top if is_top(top) => Some(false),
+            _ => minimise,
+        };
+        Metric { name: name.to_owned(), minimise }
     }
 
     /// The loss.
     pub(crate) fn loss() -> Self {
-        Metric("loss".to_owned())
+        Metric::new("loss", None)
+    }
+
+    /// The metric that is not the loss, where there is one.
+    pub(crate) fn headline(scores: &Scores, minimise: Option<bool>) -> Self {
+        Metric::new(scores.keys().find(|name| *name != "loss").map_or("loss", |name| name), minimise)
+    }
+
+    pub(crate) fn is_loss(&self) -> bool {
+        self.name == "loss"
     }
 
     pub(crate) fn is_share(&self) -> bool {
-        self.0 == "accuracy"
+        self.name == "accuracy" || is_top(&self.name)
     }
 
     /// The name in a sentence.
     pub(crate) fn title(&self) -> String {
-        match self.0.as_str() {
+        match self.name.as_str() {
             "mae" => "mean absolute error".to_owned(),
             "rmse" => "root mean squared error".to_owned(),
+            "f1" => "F1 score".to_owned(),
+            "auc" => "AUC".to_owned(),
+            top if is_top(top) => format!("top-{} accuracy", &top[3..]),
             other => name(other),
         }
     }
@@ -148,14 +170,11 @@ impl Metric {
 
     /// What going from `before` to `after` means.
     pub(crate) fn change(&self, before: f64, after: f64) -> Change {
-        let rises = after > before;
-        match self.0.as_str() {
+        match self.minimise {
             _ if before == after => Change::Same,
-            "accuracy" if rises => Change::Better,
-            "accuracy" => Change::Worse,
-            "loss" | "mae" | "rmse" if rises => Change::Worse,
-            "loss" | "mae" | "rmse" => Change::Better,
-            _ => Change::Unknown,
+            None => Change::Unknown,
+            Some(minimise) if (after < before) == minimise => Change::Better,
+            Some(_) => Change::Worse,
         }
     }
 
@@ -168,8 +187,17 @@ impl Metric {
             _ => return format!("stayed at {a}"),
         };
         // A change that no shown digit tells is said to be as small as it is.
-        if a == b { format!("{verb} by {} from {a}", small((after - before).abs())) } else { format!("{verb} from {a} to {b}") }
+        if a == b {
+            format!("{verb} by {} from {a}", small((after - before).abs()))
+        } else {
+            format!("{verb} from {a} to {b}")
+        }
     }
+}
+
+/// "top5": the share of targets among the five largest scores.
+fn is_top(name: &str) -> bool {
+    name.strip_prefix("top").is_some_and(|k| !k.is_empty() && k.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn rounded(share: f64, digits: i32) -> i64 {
@@ -201,7 +229,7 @@ mod tests {
         assert_eq!(duration(3725.0), "62\u{a0}min 5\u{a0}s");
         assert_eq!(factor(714, 3108).as_deref(), Some("\u{d7}4.35"));
         assert_eq!(factor(0, 1), None);
-        let accuracy = Metric("accuracy".to_owned());
+        let accuracy = Metric::new("accuracy", None);
         assert_eq!(accuracy.pair(0.788, 0.934), ("78.8\u{a0}%".to_owned(), "93.4\u{a0}%".to_owned()));
         assert_eq!(accuracy.pair(0.9881, 0.9884), ("98.81\u{a0}%".to_owned(), "98.84\u{a0}%".to_owned()));
         assert_eq!(accuracy.difference(0.5, 0.4), "\u{2212}10.0 points");
@@ -211,8 +239,16 @@ mod tests {
 
     #[test]
     fn the_direction_of_a_metric_decides_what_is_better() {
-        assert_eq!(Metric("accuracy".to_owned()).change(0.5, 0.4), Change::Worse);
-        assert_eq!(Metric("rmse".to_owned()).change(0.5, 0.4), Change::Better);
-        assert_eq!(Metric("novel".to_owned()).change(0.5, 0.4), Change::Unknown);
+        assert_eq!(Metric::new("accuracy", Some(true)).change(0.5, 0.4), Change::Worse);
+        assert_eq!(Metric::new("top5", None).change(0.5, 0.6), Change::Better);
+        assert_eq!(Metric::new("rmse", None).change(0.5, 0.4), Change::Better);
+        assert_eq!(Metric::new("mine", Some(true)).change(0.5, 0.4), Change::Better);
+        assert_eq!(Metric::new("mine", None).change(0.5, 0.4), Change::Unknown);
+    }
+
+    #[test]
+    fn a_metric_is_called_by_its_words() {
+        assert_eq!(Metric::new("top5", None).title(), "top-5 accuracy");
+        assert_eq!(Metric::new("topology", None).title(), "topology");
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::plot::{Axis, Band, Frame, Log, Plot, Series, Shape, key};
 use crate::{
+    run::Run,
     schema::Epoch,
     timeline::{Segment, Timeline},
     words::{Metric, count, number, sentence, short, small, turn},
@@ -14,9 +15,9 @@ use crate::{
 const DATA: &str = "run-data";
 
 /// The section, whole without a script.
-pub(super) fn curves(line: &Timeline) -> Markup {
+pub(super) fn curves(run: &Run, line: &Timeline) -> Markup {
     let epochs = line.epochs();
-    let metric = Metric(line.baseline.as_ref().map_or("loss".to_owned(), |b| b.metric.clone()));
+    let metric = run.metric(line);
     let bands: Vec<Band> =
         line.segments.iter().map(|s| Band { start: s.start, end: s.end(), kept: s.kept() }).collect();
     let frame = Frame { epochs, bands: &bands };
@@ -31,7 +32,7 @@ pub(super) fn curves(line: &Timeline) -> Markup {
                     the best model so far; a filled dot marks the weights a phase was judged by if they were kept, a ring those \
                     that were not."
                 }
-                @if metric != Metric::loss() { (metric_plot(line, &metric, frame)) }
+                @if !metric.is_loss() { (metric_plot(line, &metric, frame)) }
                 (loss_plot(line, frame))
                 (rate_plot(line, frame))
                 @if let Some(note) = tempered(line) { p class="note" { (note) } }
@@ -79,7 +80,13 @@ fn metric_plot(line: &Timeline, metric: &Metric, frame: Frame) -> Markup {
         ticks: ticks.into_iter().map(|v| (v, label(v))).collect(),
         series,
         class: "tall",
-        description: description(line, &format!("validation {}", metric.title()), start, |s| s.verdict.as_ref()?.val_metric, |v| metric.value(v)),
+        description: description(
+            line,
+            &format!("validation {}", metric.title()),
+            start,
+            |s| s.verdict.as_ref()?.val_metric,
+            |v| metric.value(v),
+        ),
         foot: false,
     };
     html! {
@@ -191,8 +198,11 @@ fn judged(line: &Timeline, of: fn(&Epoch) -> Option<f64>) -> [Series; 2] {
         };
         line.segments.iter().filter_map(at).collect()
     };
-    [("val dot", true), ("val dot ring", false)]
-        .map(|(class, kept)| Series { class, runs: vec![dots(kept)], shape: Shape::Dots })
+    [("val dot", true), ("val dot ring", false)].map(|(class, kept)| Series {
+        class,
+        runs: vec![dots(kept)],
+        shape: Shape::Dots,
+    })
 }
 
 fn description(
@@ -248,12 +258,15 @@ fn data(line: &Timeline, metric: &Metric) -> String {
             let rows: Vec<_> = s
                 .epochs
                 .iter()
-                .map(|e| [Some(e.epoch as f64), short(e.val_metric), short(e.val_loss), short(e.train_loss), short(e.lr)])
+                .map(|e| {
+                    [Some(e.epoch as f64), short(e.val_metric), short(e.val_loss), short(e.train_loss), short(e.lr)]
+                })
                 .collect();
             json!({ "name": turn(s.turn), "epochs": rows })
         })
         .collect();
-    let data = json!({ "metric": metric.title(), "share": metric.is_share(), "phases": phases });
+    let data =
+        json!({ "metric": metric.title(), "loss": metric.is_loss(), "share": metric.is_share(), "phases": phases });
     inert(&data.to_string())
 }
 

@@ -5,7 +5,10 @@ use maud::{Markup, html};
 use crate::{run::Run, words::name};
 
 const TERMS: [(&str, &str); 6] = [
-    ("Site", "a linear operation of the model (Conv, Gemm or MatMul) at which dendrites can grow, called by its output."),
+    (
+        "Site",
+        "a linear operation of the model (Conv, Gemm or MatMul) at which dendrites can grow, called by its output.",
+    ),
     (
         "Dendrite",
         "a second linear operation on the site\u{2019}s input with a non-linearity, added to its neurons through a connection \

@@ -22,7 +22,8 @@ use crate::{
 const STYLE: &str = include_str!("../../assets/report.css");
 const SCRIPT: &str = include_str!("../../assets/report.js");
 /// Should a name of the model ever slip into markup, it can still load nothing.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// The page of a finished run, made from the files in `folder` alone: one HTML file that needs no other.
 pub fn render(folder: &Path) -> Result<String> {
@@ -52,8 +53,8 @@ fn page(run: &Run) -> Markup {
                         @for remark in &verdict.remarks { p { (remark) } }
                         (facts(run))
                     }
-                    (scores::scores(&run.summary))
-                    (curves::curves(&line))
+                    (scores::scores(run))
+                    (curves::curves(run, &line))
                     (sites::sites(run, &line))
                     (phases::phases(run, &line))
                     (guide::guide())

@@ -6,14 +6,13 @@ use crate::{
     run::Run,
     schema::Phase,
     timeline::Timeline,
-    words::{Metric, grouped, name, number, turn},
+    words::{grouped, name, number, turn},
 };
 
 /// Every phase in order, with what was decided.
 pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
     let summary = &run.summary;
-    let metric = line.baseline.as_ref().map(|b| Metric(b.metric.clone()));
-    let metric = metric.or_else(|| summary.before.val.as_ref().map(Metric::headline)).unwrap_or_else(Metric::loss);
+    let metric = run.metric(line);
     html! {
         section aria-labelledby="phases" {
             h2 id="phases" { "Phases" }
@@ -28,7 +27,7 @@ pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
                                 th scope="col" { "phase" }
                                 th scope="col" { "outcome" }
                                 th scope="col" class="n" { "gain in standard errors" }
-                                @if metric != Metric::loss() { th scope="col" class="n" { "validation " (metric.title()) } }
+                                @if !metric.is_loss() { th scope="col" class="n" { "validation " (metric.title()) } }
                                 th scope="col" class="n" { "validation loss" }
                                 th scope="col" class="n" { "epochs" }
                                 th scope="col" class="n" { "parameters" }
@@ -42,7 +41,7 @@ pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
                                     th scope="row" { (title(phase)) }
                                     (outcome(phase, &summary.method))
                                     td class="n" { (errors(phase)) }
-                                    @if metric != Metric::loss() {
+                                    @if !metric.is_loss() {
                                         td class="n" { (shown(phase.val_metric.filter(|_| judged), |v| metric.value(v))) }
                                     }
                                     td class="n" { (shown(phase.val_loss.filter(|_| judged), number)) }

@@ -87,7 +87,8 @@ pub(super) enum Log {
 const WIDE: f64 = 20.0;
 
 fn linear_ticks(low: f64, high: f64, wanted: usize, steps: &[f64]) -> Vec<f64> {
-    let rough = (high - low) / wanted.max(1) as f64;
+    // Somewhat more marks than wanted are better than half as many.
+    let rough = 0.8 * (high - low) / wanted.max(1) as f64;
     if !(rough.is_finite() && rough > 0.0) {
         return Vec::new();
     }
@@ -283,7 +284,10 @@ mod tests {
     #[test]
     fn marks_are_round_and_lie_on_the_axis() {
         let axis = Axis::around([0.81, 0.935].into_iter(), Log::Never).unwrap();
-        assert_eq!(axis.ticks(5).iter().map(|t| format!("{t:.2}")).collect::<Vec<_>>(), ["0.82", "0.85", "0.88", "0.90", "0.93"]);
+        assert_eq!(
+            axis.ticks(5).iter().map(|t| format!("{t:.2}")).collect::<Vec<_>>(),
+            ["0.83", "0.85", "0.88", "0.90", "0.93"]
+        );
         let rates = Axis::around([0.01, 0.00027].into_iter(), Log::Always).unwrap();
         assert_eq!(rates.ticks(3).len(), 2);
         assert_eq!(epoch_ticks(1), [0, 1]);

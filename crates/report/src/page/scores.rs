@@ -4,17 +4,20 @@ use maud::{Markup, html};
 
 use super::verdict::both;
 use crate::{
+    run::Run,
     schema::{Scores, Side, Summary},
     words::{Change, Metric, factor, grouped, name, sentence, small},
 };
 
 /// The table.
-pub(super) fn scores(summary: &Summary) -> Markup {
+pub(super) fn scores(run: &Run) -> Markup {
+    let summary = &run.summary;
     let controls: Vec<(&String, &Side)> = summary.controls.iter().collect();
-    let mut rows = score_rows(summary, &controls);
+    let mut rows = score_rows(run, &controls);
     rows.extend(cost_rows(summary, &controls));
     rows.extend(parity_rows(summary, controls.len()));
-    let worse: Vec<String> = rows.iter().filter(|r| r.change == Some(Change::Worse)).map(|r| r.title.clone()).collect();
+    let worse: Vec<String> =
+        rows.iter().filter(|r| r.change == Some(Change::Worse)).map(|r| uncapped(&r.title)).collect();
     html! {
         section aria-labelledby="scores" {
             h2 id="scores" { "Before and after" }
@@ -36,8 +39,9 @@ pub(super) fn scores(summary: &Summary) -> Markup {
                 }
             }
             @if summary.after.test.is_none() { p class="note" { "No test data were given." } }
+            @if let Some(reason) = &summary.parity.tract_reason { p class="note" { "tract did not run the file: " (name(reason)) "." } }
             @if !worse.is_empty() {
-                p class="note" { "Worse than the input: " (worse.join(", ").to_lowercase()) "." }
+                p class="note" { "Worse than the input: " (worse.join(", ")) "." }
             }
         }
     }
@@ -69,16 +73,18 @@ impl Row {
     }
 }
 
-fn score_rows(summary: &Summary, controls: &[(&String, &Side)]) -> Vec<Row> {
+fn score_rows(run: &Run, controls: &[(&String, &Side)]) -> Vec<Row> {
+    let summary = &run.summary;
     type Of = fn(&Side) -> Option<&Scores>;
     let sources: [(&str, Of); 2] = [("Validation", |s| s.val.as_ref()), ("Test", |s| s.test.as_ref())];
     let mut rows = Vec::new();
     for (data, of) in sources {
         let Some(after) = of(&summary.after) else { continue };
-        let headline = Metric::headline(after);
-        let others: Vec<Metric> = after.keys().map(|k| Metric(k.clone())).filter(|m| *m != headline).collect();
+        let headline = run.headline(after);
+        let others: Vec<Metric> =
+            after.keys().map(|k| Metric::new(k, run.minimise)).filter(|m| *m != headline).collect();
         for metric in std::iter::once(headline).chain(others) {
-            let value = |side: &Side| of(side).and_then(|s| s.get(&metric.0)).copied().flatten();
+            let value = |side: &Side| of(side).and_then(|s| s.get(&metric.name)).copied().flatten();
             let shown = |v: Option<f64>| v.map_or("\u{2013}".to_owned(), |v| metric.value(v));
             let pair = both(&metric, of(&summary.before), Some(after));
             let cells = match pair {
@@ -120,11 +126,19 @@ fn cost_rows(summary: &Summary, controls: &[(&String, &Side)]) -> Vec<Row> {
 
 /// How far the exported file is from what was trained, in the runtimes that ran it.
 fn parity_rows(summary: &Summary, controls: usize) -> [Row; 2] {
-    [("Parity in ONNX Runtime", summary.parity.ort), ("Parity in tract", summary.parity.tract)].map(|(title, value)| Row {
-        title: title.to_owned(),
-        cells: vec![String::new(), value.map_or("not run".to_owned(), small)],
-        difference: String::new(),
-        change: None,
-        controls: vec![String::new(); controls],
+    [("Parity in ONNX Runtime", summary.parity.ort), ("Parity in tract", summary.parity.tract)].map(|(title, value)| {
+        Row {
+            title: title.to_owned(),
+            cells: vec![String::new(), value.map_or("not run".to_owned(), small)],
+            difference: String::new(),
+            change: None,
+            controls: vec![String::new(); controls],
+        }
     })
+}
+
+/// A row's title within a sentence.
+fn uncapped(title: &str) -> String {
+    let mut chars = title.chars();
+    chars.next().map_or(String::new(), |first| first.to_lowercase().chain(chars).collect())
 }

@@ -151,8 +151,10 @@ fn ordinals(sites: &[Site]) -> impl Iterator<Item = usize> + '_ {
 }
 
 fn row(growth: &Growth, site: &Site, ordinal: usize, columns: Columns, most: f64) -> Markup {
-    let place = |v: Option<f64>| v.filter(|v| v.is_finite() && most > 0.0).map(|v| (v / most * 100.0).clamp(0.0, 100.0));
-    let shown = |v: Option<f64>| v.map_or("\u{2013}".to_owned(), |v| if v < 1e-3 { number(v) } else { format!("{v:.3}") });
+    let place =
+        |v: Option<f64>| v.filter(|v| v.is_finite() && most > 0.0).map(|v| (v / most * 100.0).clamp(0.0, 100.0));
+    let shown =
+        |v: Option<f64>| v.map_or("\u{2013}".to_owned(), |v| if v < 1e-3 { number(v) } else { format!("{v:.3}") });
     html! {
         tr class=(if growth.kept { "" } else { "soft" }) {
             td class="tight" { (short(growth.turn)) " " (mark(growth.kept)) }
@@ -184,12 +186,14 @@ fn mark(kept: bool) -> Markup {
 /// A table, its rows beyond the first ones folded.
 fn folded(caption: &str, head: &Markup, rows: &[Markup]) -> Markup {
     let (first, rest) = rows.split_at(rows.len().min(ROWS));
-    let table = |caption: &str, rows: &[Markup]| html! {
-        div class="scroll" role="region" aria-label=(caption) tabindex="0" {
-            table {
-                caption { (caption) }
-                thead { (head) }
-                tbody { @for row in rows { (row) } }
+    let table = |caption: &str, rows: &[Markup]| {
+        html! {
+            div class="scroll" role="region" aria-label=(caption) tabindex="0" {
+                table {
+                    caption { (caption) }
+                    thead { (head) }
+                    tbody { @for row in rows { (row) } }
+                }
             }
         }
     };

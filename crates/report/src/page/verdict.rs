@@ -2,7 +2,7 @@
 
 use crate::{
     run::Run,
-    schema::{Scores, Side, Summary},
+    schema::{Scores, Side},
     words::{Change, Metric, count, factor, grouped, sentence},
 };
 
@@ -23,27 +23,27 @@ pub(super) fn verdict(run: &Run) -> Verdict {
     let improved = summary.phases.iter().any(|p| p.kept);
     let mut remarks = Vec::new();
     let headline = if improved {
-        remarks.extend(faint(summary));
-        remarks.extend(finetune(summary));
-        remarks.extend(on_test(summary));
+        remarks.extend(faint(run));
+        remarks.extend(finetune(run));
+        remarks.extend(on_test(run));
         won(run)
     } else {
-        remarks.extend(closest(summary));
+        remarks.extend(closest(run));
         "Nothing beat the input model on validation; the result is the input, byte for byte.".to_owned()
     };
-    remarks.extend(stronger_controls(summary));
+    remarks.extend(stronger_controls(run));
     Verdict { improved, headline, remarks }
 }
 
 /// A score before and after, where both were measured.
 pub(super) fn both(metric: &Metric, before: Option<&Scores>, after: Option<&Scores>) -> Option<(f64, f64)> {
-    let value = |scores: Option<&Scores>| scores.and_then(|s| s.get(&metric.0)).copied().flatten();
+    let value = |scores: Option<&Scores>| scores.and_then(|s| s.get(&metric.name)).copied().flatten();
     Some((value(before)?, value(after)?))
 }
 
 fn won(run: &Run) -> String {
     let (before, after) = (&run.summary.before, &run.summary.after);
-    let metric = after.val.as_ref().map_or_else(Metric::loss, Metric::headline);
+    let metric = after.val.as_ref().map_or_else(Metric::loss, |s| run.headline(s));
     let mut text = match both(&metric, before.val.as_ref(), after.val.as_ref()) {
         Some((a, b)) => format!("{} on validation {}", sentence(&metric.title()), metric.moved(a, b)),
         None => "The result beats the input on validation".to_owned(),
@@ -51,7 +51,7 @@ fn won(run: &Run) -> String {
     // Where the metric has no room to rise, it is the loss that was accepted.
     if let Some((a, b)) = both(&Metric::loss(), before.val.as_ref(), after.val.as_ref())
         && both(&metric, before.val.as_ref(), after.val.as_ref()).is_some_and(|(a, b)| a == b)
-        && metric != Metric::loss()
+        && !metric.is_loss()
     {
         text += &format!(", the loss {}", Metric::loss().moved(a, b));
     }
@@ -80,16 +80,18 @@ fn cost(before: &Side, after: &Side) -> String {
     text
 }
 
-fn on_test(summary: &Summary) -> Option<String> {
-    let metric = summary.after.test.as_ref().map(Metric::headline)?;
+fn on_test(run: &Run) -> Option<String> {
+    let summary = &run.summary;
+    let metric = summary.after.test.as_ref().map(|s| run.headline(s))?;
     let (a, b) = both(&metric, summary.before.test.as_ref(), summary.after.test.as_ref())?;
     let but = if metric.change(a, b) == Change::Worse { "But on" } else { "On" };
     Some(format!("{but} the test data, which decided nothing, {} {}.", metric.title(), metric.moved(a, b)))
 }
 
 /// Many samples make the smallest gain certain: certain is not large.
-fn faint(summary: &Summary) -> Option<String> {
-    let metric = Metric::headline(summary.before.val.as_ref()?);
+fn faint(run: &Run) -> Option<String> {
+    let summary = &run.summary;
+    let metric = run.headline(summary.before.val.as_ref()?);
     let (a, b) = both(&metric, summary.before.val.as_ref(), summary.after.val.as_ref())?;
     let (loss_a, loss_b) = both(&Metric::loss(), summary.before.val.as_ref(), summary.after.val.as_ref())?;
     let small = |a: f64, b: f64| (a - b).abs() <= FAINT * a.abs();
@@ -99,12 +101,13 @@ fn faint(summary: &Summary) -> Option<String> {
 }
 
 /// How far training went before the first dendrites: what they have to be measured against.
-fn finetune(summary: &Summary) -> Option<String> {
+fn finetune(run: &Run) -> Option<String> {
+    let summary = &run.summary;
     let phase = summary.phases.iter().find(|p| p.kind == "finetune")?;
     if summary.kept_dendrites == 0 {
         return None;
     }
-    let metric = summary.before.val.as_ref().map(Metric::headline)?;
+    let metric = summary.before.val.as_ref().map(|s| run.headline(s))?;
     let reached = metric.value(phase.val_metric?);
     Some(if phase.kept {
         format!("Of this, fine-tuning before the first dendrites had reached {reached} on validation.")
@@ -114,15 +117,16 @@ fn finetune(summary: &Summary) -> Option<String> {
 }
 
 /// The attempt that came closest, of a run that kept none.
-fn closest(summary: &Summary) -> Option<String> {
+fn closest(run: &Run) -> Option<String> {
+    let summary = &run.summary;
     let phase = summary
         .phases
         .iter()
         .filter(|p| p.kind != "dendrite" && p.val_loss.is_some())
         .min_by(|a, b| a.val_loss.partial_cmp(&b.val_loss).unwrap_or(std::cmp::Ordering::Equal))?;
     let scores = summary.before.val.as_ref()?;
-    let metric = Metric::headline(scores);
-    let (before, after) = metric.pair((*scores.get(&metric.0)?)?, phase.val_metric?);
+    let metric = run.headline(scores);
+    let (before, after) = metric.pair((*scores.get(&metric.name)?)?, phase.val_metric?);
     let t = phase.t.map_or(String::new(), |t| format!(", a gain in loss of {t:.1} standard errors"));
     Some(format!(
         "The closest attempt, {}, had {} {after} against the input\u{2019}s {before}{t}; it takes more than 1.645 and a \
@@ -133,11 +137,12 @@ fn closest(summary: &Summary) -> Option<String> {
 }
 
 /// Controls that do as well as the result on the data that decided nothing, else on validation.
-fn stronger_controls(summary: &Summary) -> Vec<String> {
+fn stronger_controls(run: &Run) -> Vec<String> {
+    let summary = &run.summary;
     let on_test = summary.after.test.is_some();
     let of = |side: &Side| if on_test { side.test.clone() } else { side.val.clone() };
     let Some(result) = of(&summary.after) else { return Vec::new() };
-    let metric = Metric::headline(&result);
+    let metric = run.headline(&result);
     let data = if on_test { "test" } else { "validation" };
     summary
         .controls

@@ -1,1 +1,10 @@
-//! A run as TensorBoard events.
+//! A run as TensorBoard events: a file of records ([`record`]), written event by event ([`EventWriter`]) and driven by the
+//! lines of events.jsonl ([`Board`]).
+
+mod board;
+mod proto;
+mod record;
+mod writer;
+
+pub use board::Board;
+pub use writer::EventWriter;
