@@ -1,4 +1,5 @@
 //! The page of a real run and of runs made up from it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,5 @@
 //! Event files, decoded by a reader of their own: framing and wire format are read here without the crate's help.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,7 @@
 //! Where dendrites went, and how well they learnt to follow the error.
 
+use std::collections::HashMap;
+
 use maud::{Markup, html};
 
 use crate::{
@@ -80,17 +82,17 @@ fn correlations(run: &Run, line: &Timeline) -> Markup {
     if growths.is_empty() {
         return Markup::default();
     }
-    let most = growths
-        .iter()
-        .flat_map(|g| &g.sites)
-        .flat_map(|s| [s.initial, s.trained])
-        .flatten()
-        .filter(|v| v.is_finite())
-        .fold(0.0, f64::max);
     let layer = run.plan.as_ref().is_some_and(|p| p.connect == "layer");
     let first = growths[0].sites[0].activation.as_str();
+    // What a full bar stands for: the largest value among those that can be compared.
+    let scale = |site: &Site| if layer { site.site.clone() } else { String::new() };
+    let mut full: HashMap<String, f64> = HashMap::new();
+    for site in growths.iter().flat_map(|g| &g.sites) {
+        let most = full.entry(scale(site)).or_default();
+        *most = [site.initial, site.trained].into_iter().flatten().filter(|v| v.is_finite()).fold(*most, f64::max);
+    }
     let columns = Columns {
-        set: growths.iter().any(|g| ordinals(&g.sites).any(|k| k > 1)),
+        set: growths.iter().any(|g| ordinals(&g.sites).into_iter().any(|k| k > 1)),
         form: growths.iter().flat_map(|g| &g.sites).any(|s| s.activation != first),
     };
     html! {
@@ -98,14 +100,17 @@ fn correlations(run: &Run, line: &Timeline) -> Markup {
             h2 id="correlations" { "Correlation with the error" }
             p {
                 @if layer {
-                    "Mean over a site\u{2019}s dendrites of the size of their correlations with the errors of all neurons."
+                    "Mean over a site\u{2019}s dendrites of the size of their covariances with the errors of all neurons, for a \
+                    dendrite of deviation one."
                 } @else {
-                    "Mean over a site\u{2019}s neurons of |\u{3c1}|, the correlation of the chosen candidate with the neuron\u{2019}s remaining error."
+                    "Mean over a site\u{2019}s neurons of |\u{3c1}|, the correlation of the chosen candidate with the neuron\u{2019}s \
+                    remaining error."
                 }
                 @if run.summary.method == "gd" {
                     " With the method gd, dendrites start at random and are not trained to correlate."
                 } @else {
-                    " The tick marks it before the candidates\u{2019} training, the bar after it."
+                    " The tick marks it before the candidates\u{2019} training, the bar after it; a full bar is the largest value of "
+                    @if layer { "the site." } @else { "the run." }
                 }
                 " Measured on " (samples(&growths)) " training samples"
                 @if !columns.form { "; every set has the non-linearity " (name(first)) } "."
@@ -124,7 +129,9 @@ fn correlations(run: &Run, line: &Timeline) -> Markup {
                     }
                 },
                 &growths.iter().flat_map(|growth| {
-                    growth.sites.iter().zip(ordinals(&growth.sites)).map(|(site, k)| row(growth, site, k, columns, most))
+                    growth.sites.iter().zip(ordinals(&growth.sites)).map(|(site, k)| {
+                        row(growth, site, k, columns, full.get(&scale(site)).copied().unwrap_or_default())
+                    })
                 }).collect::<Vec<_>>(),
             ))
         }
@@ -146,13 +153,21 @@ fn samples(growths: &[&Growth]) -> String {
 }
 
 /// The number of each set among those of its site, from 1.
-fn ordinals(sites: &[Site]) -> impl Iterator<Item = usize> + '_ {
-    (0..sites.len()).map(|i| sites[..=i].iter().filter(|s| s.site == sites[i].site).count())
+fn ordinals(sites: &[Site]) -> Vec<usize> {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    sites
+        .iter()
+        .map(|site| {
+            let count = seen.entry(&site.site).or_default();
+            *count += 1;
+            *count
+        })
+        .collect()
 }
 
-fn row(growth: &Growth, site: &Site, ordinal: usize, columns: Columns, most: f64) -> Markup {
+fn row(growth: &Growth, site: &Site, ordinal: usize, columns: Columns, full: f64) -> Markup {
     let place =
-        |v: Option<f64>| v.filter(|v| v.is_finite() && most > 0.0).map(|v| (v / most * 100.0).clamp(0.0, 100.0));
+        |v: Option<f64>| v.filter(|v| v.is_finite() && full > 0.0).map(|v| (v / full * 100.0).clamp(0.0, 100.0));
     let shown =
         |v: Option<f64>| v.map_or("\u{2013}".to_owned(), |v| if v < 1e-3 { number(v) } else { format!("{v:.3}") });
     html! {

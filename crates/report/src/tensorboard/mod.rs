@@ -1,4 +1,4 @@
-//! A run as TensorBoard events: a file of records ([`record`]), written event by event ([`EventWriter`]) and driven by the
+//! A run as TensorBoard events: a file of checksummed records, written event by event ([`EventWriter`]) and driven by the
 //! lines of events.jsonl ([`Board`]).
 
 mod board;
