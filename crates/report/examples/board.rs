@@ -8,11 +8,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: board RUN FOLDER".into());
     };
     let run = std::path::PathBuf::from(run);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
     let mut board = Board::create(folder.as_ref())?;
     let config = std::fs::read_to_string(run.join("config.toml"))?;
-    board.writer().text("options", 0, 0.0, &format!("```toml\n{config}```"))?;
+    board.writer().text("options", 0, now, &format!("```toml\n{config}```"))?;
     for line in std::fs::read_to_string(run.join("events.jsonl"))?.lines() {
-        board.record(&serde_json::from_str(line)?, 0.0)?;
+        board.record(&serde_json::from_str(line)?, now)?;
     }
     board.writer().sync()?;
     Ok(())

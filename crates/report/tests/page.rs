@@ -130,6 +130,7 @@ fn losses_and_stronger_controls_stand_beside_the_wins() {
     }));
     assert!(page.contains("But on the test data, which decided nothing, accuracy fell from 78.8 % to 75.0 %."));
     assert!(page.contains("Worse than the input: test accuracy."));
+    assert_eq!(page.matches("class=\"against\"").count(), 2);
     assert!(page.contains("The control “finetune” does as well or better on test: accuracy 79.0 % against 75.0 %."));
     assert!(!page.contains("The control “sham” does"));
     assert!(page.contains("control: <bdi>sham</bdi>"));

@@ -50,7 +50,7 @@ fn page(run: &Run) -> Markup {
                     header {
                         p class="kind" { "Dendrite run" }
                         h1 class=(if verdict.improved { "won" } else { "lost" }) { (verdict.headline) }
-                        @for remark in &verdict.remarks { p { (remark) } }
+                        @for remark in &verdict.remarks { p class=(if remark.against { "against" } else { "" }) { (remark.text) } }
                         (facts(run))
                     }
                     (scores::scores(run))

@@ -14,7 +14,25 @@ const FAINT: f64 = 1e-3;
 pub(super) struct Verdict {
     pub(super) improved: bool,
     pub(super) headline: String,
-    pub(super) remarks: Vec<String>,
+    pub(super) remarks: Vec<Remark>,
+}
+
+/// What has to be said beside the verdict.
+#[derive(Debug, Clone)]
+pub(super) struct Remark {
+    pub(super) text: String,
+    /// Whether it speaks against the result.
+    pub(super) against: bool,
+}
+
+impl Remark {
+    fn plain(text: String) -> Self {
+        Remark { text, against: false }
+    }
+
+    fn against(text: String) -> Self {
+        Remark { text, against: true }
+    }
 }
 
 /// Judge a run by its summary.
@@ -23,15 +41,15 @@ pub(super) fn verdict(run: &Run) -> Verdict {
     let improved = summary.phases.iter().any(|p| p.kept);
     let mut remarks = Vec::new();
     let headline = if improved {
-        remarks.extend(faint(run));
-        remarks.extend(finetune(run));
+        remarks.extend(faint(run).map(Remark::against));
+        remarks.extend(finetune(run).map(Remark::plain));
         remarks.extend(on_test(run));
         won(run)
     } else {
-        remarks.extend(closest(run));
+        remarks.extend(closest(run).map(Remark::plain));
         "Nothing beat the input model on validation; the result is the input, byte for byte.".to_owned()
     };
-    remarks.extend(stronger_controls(run));
+    remarks.extend(stronger_controls(run).into_iter().map(Remark::against));
     Verdict { improved, headline, remarks }
 }
 
@@ -80,12 +98,15 @@ fn cost(before: &Side, after: &Side) -> String {
     text
 }
 
-fn on_test(run: &Run) -> Option<String> {
+fn on_test(run: &Run) -> Option<Remark> {
     let summary = &run.summary;
     let metric = summary.after.test.as_ref().map(|s| run.headline(s))?;
     let (a, b) = both(&metric, summary.before.test.as_ref(), summary.after.test.as_ref())?;
-    let but = if metric.change(a, b) == Change::Worse { "But on" } else { "On" };
-    Some(format!("{but} the test data, which decided nothing, {} {}.", metric.title(), metric.moved(a, b)))
+    let text = format!("the test data, which decided nothing, {} {}.", metric.title(), metric.moved(a, b));
+    Some(match metric.change(a, b) {
+        Change::Worse => Remark::against(format!("But on {text}")),
+        _ => Remark::plain(format!("On {text}")),
+    })
 }
 
 /// Many samples make the smallest gain certain: certain is not large.
