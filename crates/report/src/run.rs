@@ -27,6 +27,8 @@ pub(crate) struct Run {
     pub(crate) config: Option<String>,
     /// Whether a metric of the user's own is better when smaller, as the options say.
     pub(crate) minimise: Option<bool>,
+    /// Whether the run is itself a control, its connections held at zero.
+    pub(crate) sham: bool,
 }
 
 impl Run {
@@ -63,8 +65,9 @@ impl Run {
         };
         let config = text(folder, CONFIG)?;
         let options: Option<toml::Table> = config.as_ref().and_then(|c| c.parse().ok());
-        let minimise = options.and_then(|o| o.get("minimise")?.as_bool());
-        Ok(Run { summary, events, plan, config, minimise })
+        let flag = |name: &str| options.as_ref().and_then(|o| o.get(name)?.as_bool());
+        let (minimise, sham) = (flag("minimise"), flag("sham") == Some(true));
+        Ok(Run { summary, events, plan, config, minimise, sham })
     }
 }
 

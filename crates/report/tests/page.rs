@@ -134,6 +134,34 @@ fn losses_and_stronger_controls_stand_beside_the_wins() {
     assert!(page.contains("The control “finetune” does as well or better on test: accuracy 79.0 % against 75.0 %."));
     assert!(!page.contains("The control “sham” does"));
     assert!(page.contains("control: <bdi>sham</bdi>"));
+    assert!(!page.contains("No controls were run"));
+}
+
+#[test]
+fn a_sham_is_called_one_and_missing_controls_are_missed() {
+    let page = page(|folder| {
+        let path = folder.join("config.toml");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + "sham = true\n").unwrap();
+    });
+    assert!(page.contains("This run is a sham"));
+    assert!(page.contains("No controls were run"));
+}
+
+#[test]
+fn a_metric_of_the_users_own_goes_the_way_the_options_say() {
+    let with = |minimise: bool| {
+        page(|folder| {
+            for file in ["summary.json", "events.jsonl"] {
+                let path = folder.join(file);
+                let text = fs::read_to_string(&path).unwrap().replace("\"accuracy\"", "\"pinball\"");
+                fs::write(path, text).unwrap();
+            }
+            let path = folder.join("config.toml");
+            fs::write(&path, format!("minimise = {minimise}\n{}", fs::read_to_string(&path).unwrap())).unwrap();
+        })
+    };
+    assert!(with(true).contains("Worse than the input: validation pinball, test pinball."));
+    assert!(!with(false).contains("Worse than the input"));
 }
 
 #[test]

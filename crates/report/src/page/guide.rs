@@ -26,10 +26,10 @@ const TERMS: [(&str, &str); 6] = [
     ),
     (
         "Control",
-        "a model trained with the same data and effort but without what is claimed to help. Only what beats its controls can be \
-         put down to dendrites.",
+        "a model trained under the same conditions but without what is claimed to help: longer is the input trained for as many \
+         epochs without dendrites. Only what beats its controls can be put down to dendrites.",
     ),
-    ("Sham", "a control with the same dendrites and the same training whose connections are held at zero."),
+    ("Sham", "a control: the same growth with every connection held at zero, so that its dendrites do nothing."),
 ];
 
 /// How to read the page.

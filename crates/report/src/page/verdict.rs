@@ -40,6 +40,10 @@ pub(super) fn verdict(run: &Run) -> Verdict {
     let summary = &run.summary;
     let improved = summary.phases.iter().any(|p| p.kept);
     let mut remarks = Vec::new();
+    if run.sham {
+        let text = "This run is a sham: every connection is held at zero, so that its dendrites do nothing.";
+        remarks.push(Remark::against(text.to_owned()));
+    }
     let headline = if improved {
         remarks.extend(faint(run).map(Remark::against));
         remarks.extend(finetune(run).map(Remark::plain));
