@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, ValueId, WORKING_OPSET, upgrade::upgrade};
+use dendrite_onnx::{
+    Attributes, Dim, ElementType, Graph, Model, Shape, Tensor, ValueId, WORKING_OPSET, upgrade::upgrade,
+};
 
 use crate::{
     error::{Error, Result},
@@ -19,6 +21,10 @@ pub enum Loss {
     CrossEntropy {
         /// Targets are probabilities of the prediction's shape; else class numbers in 0..C, int64 `[N]` or `[N, d..]`.
         soft: bool,
+        /// The class number that marks positions without a target: they count nowhere. Not for soft targets.
+        ignore: Option<i64>,
+        /// How much a position of each class counts, C numbers. Not for soft targets.
+        class_weights: Option<Vec<f32>>,
     },
     /// Binary cross-entropy of logits; targets are probabilities of the prediction's shape.
     Bce,
@@ -38,6 +44,18 @@ pub enum Loss {
     Graph(Box<Model>),
 }
 
+impl Loss {
+    /// Cross-entropy with class numbers, each position counting alike.
+    pub fn classes() -> Self {
+        Loss::CrossEntropy { soft: false, ignore: None, class_weights: None }
+    }
+
+    /// Cross-entropy with soft targets.
+    pub fn soft_classes() -> Self {
+        Loss::CrossEntropy { soft: true, ignore: None, class_weights: None }
+    }
+}
+
 /// The values that [`attach`] adds to a graph.
 #[derive(Debug, Clone, Copy)]
 pub struct LossValues {
@@ -45,9 +63,11 @@ pub struct LossValues {
     pub target: ValueId,
     /// The weight of each sample, float32 `[N]`: a new input. 0 for rows that only pad the batch.
     pub weight: ValueId,
-    /// The loss of each sample, float32 `[N]`, the mean over all other axes.
+    /// The loss of each sample, float32 `[N]`, the mean over all other axes, where positions count differently the weighted
+    /// mean.
     pub per_sample: ValueId,
-    /// The weighted mean, a scalar: sum(weight * per_sample) / sum(weight).
+    /// The weighted mean, a scalar: sum(weight * per_sample) / sum(weight). Where positions count differently, a sample
+    /// weighs as much as its positions together, so that the mean is that over positions.
     pub mean: ValueId,
 }
 
@@ -76,7 +96,7 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
     }
     let rows = Shape(vec![shape.0[0].clone()]);
     let (target_type, target_shape) = match loss {
-        Loss::CrossEntropy { soft: false } => {
+        Loss::CrossEntropy { soft: false, .. } => {
             let dims = shape.0.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, d)| d.clone());
             (ElementType::Int64, Shape(dims.collect()))
         }
@@ -86,28 +106,55 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
     let target = graph.add_input("target", target_type, target_shape);
     let weight = graph.add_input("weight", ElementType::Float, rows);
     let inlined = match loss {
-        Loss::Graph(model) => Some(inline(graph, model, prediction, target)?),
+        Loss::Graph(model) => Some(inline(graph, model, prediction, target, "loss")?),
         _ => None,
     };
     Builder::scope(graph, "loss", |b| {
         let (p, t, w) = (b.value(prediction).cast(ElementType::Float), b.value(target), b.value(weight));
         let elements = match loss {
-            Loss::CrossEntropy { soft } => cross_entropy(p, t, *soft, &shape),
+            Loss::CrossEntropy { soft, .. } => cross_entropy(p, t, *soft, &shape),
             Loss::Bce => p.unary("Softplus") - p * t,
             Loss::Mse => squared(p - t),
             Loss::L1 => (p - t).abs(),
             Loss::Huber { delta } => huber(p - t, *delta),
             Loss::Graph(_) => inlined.map_or(p, |v| b.value(v)).cast(ElementType::Float),
         };
-        let per_sample = match elements.rank() {
-            Some(0) | None => elements.expand_like(w),
-            Some(rank) => elements.mean(&(1..rank).collect::<Vec<_>>(), false),
-        };
         let least = b.scalar(ElementType::Float, TINY);
+        let positions = |v: V<'_>| (1..v.rank().unwrap_or(1)).collect::<Vec<_>>();
+        let (per_sample, w) = match (importance(t, loss), elements.rank()) {
+            (_, Some(0) | None) => (elements.expand_like(w), w),
+            (None, _) => (elements.mean(&positions(elements), false), w),
+            (Some(counts), _) => {
+                let share = counts.mean(&positions(elements), false);
+                let sum = (elements * counts).mean(&positions(elements), false);
+                (sum / share.binary("Max", least), w * share)
+            }
+        };
         let total = w.sum(&[0], false).binary("Max", least);
         let mean = (w * per_sample).sum(&[0], false) / total;
         Ok(LossValues { target, weight, per_sample: per_sample.id(), mean: mean.id() })
     })
+}
+
+/// How much each position counts, where they do not count alike: `[N, d..]`.
+fn importance<'b>(t: V<'b>, loss: &Loss) -> Option<V<'b>> {
+    let Loss::CrossEntropy { soft: false, ignore, class_weights } = loss else { return None };
+    let b = t.builder();
+    let valid = ignore.map(|class| t.compare("Equal", b.constant(Tensor::int64s(&[class]))).unary("Not"));
+    let weights = class_weights.as_ref().map(|weights| {
+        let table = b.constant(Tensor::from_f32(&[weights.len()], weights));
+        // A class number that is ignored may lie outside the table.
+        let safe = match valid {
+            Some(valid) => valid.choose(t, b.constant(Tensor::int64s(&[0]))),
+            None => t,
+        };
+        b.node("Gather", &[table, safe], Attributes::new(), ElementType::Float, t.shape())
+    });
+    match (valid, weights) {
+        (None, weights) => weights,
+        (Some(valid), None) => Some(valid.cast(ElementType::Float)),
+        (Some(valid), Some(weights)) => Some(weights.only(valid)),
+    }
 }
 
 fn squared(r: V<'_>) -> V<'_> {
@@ -171,17 +218,30 @@ fn bind(symbols: &mut HashMap<String, Dim>, loss: &Graph, input: ValueId, given:
 fn loss_input(loss: &Graph, name: &str, place: usize) -> Result<ValueId> {
     let named = loss.inputs.iter().find(|v| loss.name_of(**v) == name);
     named.or(loss.inputs.get(place)).copied().ok_or_else(|| {
-        Error::invalid("the loss graph has fewer than two inputs", "give it the inputs 'prediction' and 'target'")
+        Error::invalid("the graph has fewer than two inputs", "give it the inputs 'prediction' and 'target'")
     })
 }
 
-/// Copy a loss graph's nodes and constants, its inputs replaced.
-fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId) -> Result<ValueId> {
+/// Add a metric given as a graph, of the same form as [`Loss::Graph`]: one number a sample, `[N]`. Shapes that it does not
+/// declare are to be inferred afterwards.
+pub fn measure(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId) -> Result<ValueId> {
+    let value = inline(graph, model, prediction, target, "metric")?;
+    match graph.value(value).shape.as_ref().map(Shape::rank) {
+        Some(1) => Ok(value),
+        _ => Err(Error::invalid(
+            "the metric graph's output is not declared as [N]",
+            "let it give one number for each sample: their mean is the metric",
+        )),
+    }
+}
+
+/// Copy a loss graph's nodes and constants, its inputs replaced; `prefix` begins the names of what is copied.
+fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId, prefix: &str) -> Result<ValueId> {
     let mut loss = Graph::from_model(model)?;
     if !loss.functions.is_empty() {
         return Err(Error::invalid(
-            "the loss graph has functions of its own".to_owned(),
-            "export the loss as plain operators",
+            format!("the {prefix} graph has functions of its own"),
+            "export it as plain operators",
         ));
     }
     upgrade(&mut loss, WORKING_OPSET)?;
@@ -199,7 +259,7 @@ fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId
         if places.contains_key(&id) {
             continue;
         }
-        let new = graph.add_value(&format!("loss/{}", value.name));
+        let new = graph.add_value(&format!("{prefix}/{}", value.name));
         let shape = value.shape.as_ref().map(|s| Shape(s.0.iter().map(bound).collect()));
         graph.set_type(new, value.element_type, shape);
         if let Some(tensor) = &value.constant {
@@ -212,22 +272,31 @@ fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId
         let mut node = loss.node(id).clone();
         if node.attributes.graphs().next().is_some() {
             return Err(Error::invalid(
-                format!("node '{}' ({}) of the loss graph has a sub-graph", node.name, node.op),
-                "write the loss without If, Loop and Scan",
+                format!("node '{}' ({}) of the {prefix} graph has a sub-graph", node.name, node.op),
+                "write it without If, Loop and Scan",
             ));
         }
         (node.inputs, node.outputs) = (renamed(&node.inputs), renamed(&node.outputs));
         if !node.name.is_empty() {
-            node.name = format!("loss/{}", node.name);
+            node.name = format!("{prefix}/{}", node.name);
         }
         graph.push(node);
     }
-    let output = loss.outputs.first().ok_or_else(|| Error::invalid("the loss graph has no output", "give it one"))?;
+    let output = loss
+        .outputs
+        .first()
+        .ok_or_else(|| Error::invalid(format!("the {prefix} graph has no output"), "give it one"))?;
     if loss.value(*output).shape.as_ref().is_none_or(|s| s.rank() > 1) {
         return Err(Error::invalid(
-            format!("the loss graph's output '{}' is declared neither as [N] nor as a scalar", loss.name_of(*output)),
+            format!(
+                "the {prefix} graph's output '{}' is declared neither as [N] nor as a scalar",
+                loss.name_of(*output)
+            ),
             "reduce it to one number for each sample, and declare its shape",
         ));
     }
-    places.get(output).copied().ok_or_else(|| Error::invalid("the loss graph's output is missing", "name its output"))
+    places
+        .get(output)
+        .copied()
+        .ok_or_else(|| Error::invalid(format!("the {prefix} graph's output is missing"), "name its output"))
 }

@@ -73,8 +73,8 @@ pub struct OptimizerValues {
     pub state: Vec<(ValueId, ValueId, Shape)>,
     /// The new values of the parameters, in the order given.
     pub updated: Vec<ValueId>,
-    /// The norm of all gradients before clipping, if they are clipped.
-    pub gradient_norm: Option<ValueId>,
+    /// The norm of all gradients together, before clipping: a scalar that is no number as soon as one of them is.
+    pub gradient_norm: ValueId,
 }
 
 /// A parameter, or several as one vector, with its gradient.
@@ -100,7 +100,12 @@ pub fn attach(graph: &mut Graph, optimizer: &Optimizer, params: &[(ValueId, Valu
     let step = graph.add_input("step", ElementType::Float, Shape::default());
     Builder::scope(graph, "optimizer", |b| {
         let mut blocks = blocks(b, params);
-        let gradient_norm = optimizer.clip_norm.map(|limit| clip(b, &mut blocks, limit));
+        let gradient_norm = norm(b, &blocks);
+        if let Some(limit) = optimizer.clip_norm {
+            let factor =
+                (gradient_norm.scalar(limit) / (gradient_norm + 1e-6)).binary("Min", gradient_norm.scalar(1.0));
+            blocks.iter_mut().for_each(|block| block.gradient = block.gradient * factor);
+        }
         let update = Update::new(&optimizer.algorithm, b.value(learning_rate), b.value(step));
         let mut state = Vec::new();
         let mut updated = vec![None; params.len()];
@@ -116,7 +121,7 @@ pub fn attach(graph: &mut Graph, optimizer: &Optimizer, params: &[(ValueId, Valu
             step,
             state,
             updated: updated.into_iter().flatten().collect(),
-            gradient_norm: gradient_norm.map(V::id),
+            gradient_norm: gradient_norm.id(),
         })
     })
 }
@@ -155,7 +160,7 @@ fn parts<'b>(b: &'b Builder, block: &Block<'b>, new: V<'b>, params: &[(ValueId, 
     pieces.map(|(piece, owner)| Size::all(owner).map_or(piece, |sizes| piece.reshape(&sizes))).collect()
 }
 
-fn clip<'b>(b: &'b Builder, blocks: &mut [Block<'b>], limit: f64) -> V<'b> {
+fn norm<'b>(b: &'b Builder, blocks: &[Block<'b>]) -> V<'b> {
     let squares: Vec<V<'b>> = blocks
         .iter()
         .map(|block| {
@@ -167,10 +172,7 @@ fn clip<'b>(b: &'b Builder, blocks: &mut [Block<'b>], limit: f64) -> V<'b> {
             }
         })
         .collect();
-    let norm = b.sum(&squares).unwrap_or(b.scalar(ElementType::Float, 0.0)).sqrt();
-    let factor = (norm.scalar(limit) / (norm + 1e-6)).binary("Min", norm.scalar(1.0));
-    blocks.iter_mut().for_each(|block| block.gradient = block.gradient * factor);
-    norm
+    b.sum(&squares).unwrap_or(b.scalar(ElementType::Float, 0.0)).sqrt()
 }
 
 /// An update rule with its factors of this step.

@@ -118,7 +118,7 @@ fn network(batch: Dim) -> (Graph, Vec<ValueId>, loss::LossValues) {
     let target = graph.add_constant("target_shape", Tensor::int64s(&[-1, 27]));
     let y = op(&mut graph, "Reshape", &[y, target], Attributes::new(), &dims(&[27]));
     let y = op(&mut graph, "MatMul", &[y, matrix], Attributes::new(), &dims(&[4]));
-    let values = loss::attach(&mut graph, y, &loss::Loss::CrossEntropy { soft: false }).unwrap();
+    let values = loss::attach(&mut graph, y, &loss::Loss::classes()).unwrap();
     graph.outputs.push(values.mean);
     (graph, vec![kernel, shift, matrix], values)
 }
@@ -332,7 +332,7 @@ fn real_models_agree_with_differences() {
         let shape = graph.value(prediction).shape.clone().unwrap();
         let classes = shape.0[1].known().unwrap();
         let batch = shape.0[0].known().unwrap_or(4);
-        let values = loss::attach(&mut graph, prediction, &loss::Loss::CrossEntropy { soft: false }).unwrap();
+        let values = loss::attach(&mut graph, prediction, &loss::Loss::classes()).unwrap();
         graph.outputs = vec![values.mean];
         let names = with_gradients(&mut graph, values.mean, &params).unwrap();
         let data = graph.inputs[0];

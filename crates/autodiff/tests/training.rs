@@ -55,12 +55,12 @@ fn floats(values: &[f64]) -> Tensor {
 fn losses_agree_with_double_precision() {
     let labels = [2usize, 0, 3];
     let target = Tensor::from_i64(&[3], &labels.map(|l| l as i64));
-    check(&Loss::CrossEntropy { soft: false }, target, |p, n| -log_softmax(p)[labels[n]], 3.0);
+    check(&Loss::classes(), target, |p, n| -log_softmax(p)[labels[n]], 3.0);
 
     let soft = [0.7, 0.1, 0.1, 0.1, 0.0, 0.5, 0.5, 0.0, 0.25, 0.25, 0.25, 0.25].map(|v: f64| f64::from(v as f32));
     let row = |n: usize| soft[4 * n..4 * n + 4].to_vec();
     let cross = |p: &[f64], n: usize| -log_softmax(p).iter().zip(row(n)).map(|(l, t)| l * t).sum::<f64>();
-    check(&Loss::CrossEntropy { soft: true }, floats(&soft), cross, 3.0);
+    check(&Loss::soft_classes(), floats(&soft), cross, 3.0);
 
     let mean = |p: &[f64], n: usize, f: &dyn Fn(f64, f64) -> f64| {
         p.iter().zip(row(n)).map(|(p, t)| f(*p, t)).sum::<f64>() / 4.0
@@ -83,7 +83,7 @@ fn cross_entropy_of_positions() {
     // [N, C, d]: the mean over positions.
     let mut graph = Graph::new("loss", WORKING_OPSET);
     let p = input(&mut graph, "p", &[2, 3, 2]);
-    let values = loss::attach(&mut graph, p, &Loss::CrossEntropy { soft: false }).unwrap();
+    let values = loss::attach(&mut graph, p, &Loss::classes()).unwrap();
     graph.outputs = vec![values.per_sample];
     assert_eq!(graph.value(values.target).shape, Some(Shape::known(&[2, 2])));
     let (at, labels) = (numbers(12, 4), [0i64, 2, 1, 1]);
@@ -102,6 +102,51 @@ fn cross_entropy_of_positions() {
         })
         .collect();
     assert!(error(&results[graph.name_of(values.per_sample)].to_f32().unwrap(), &expected) < 1e-6);
+}
+
+/// Positions that are ignored count nowhere, classes count by their weights, and the mean is that over positions, as
+/// PyTorch's cross_entropy has it.
+#[test]
+fn positions_count_by_their_class() {
+    let (at, labels, weights, sample) = (numbers(12, 5), [0i64, -100, 2, 1], [0.5f32, 2.0, 3.0], [1.0f32, 0.25]);
+    for class_weights in [None, Some(weights.to_vec())] {
+        let loss = Loss::CrossEntropy { soft: false, ignore: Some(-100), class_weights: class_weights.clone() };
+        let mut graph = Graph::new("loss", WORKING_OPSET);
+        let p = input(&mut graph, "p", &[2, 3, 2]);
+        let values = loss::attach(&mut graph, p, &loss).unwrap();
+        graph.outputs = vec![values.mean];
+        let name = with_gradients(&mut graph, values.mean, &[p]).unwrap()[0].clone().unwrap();
+        let results = run(
+            &graph,
+            &[
+                ("p", &Tensor::from_f32(&[2, 3, 2], &at)),
+                ("target", &Tensor::from_i64(&[2, 2], &labels)),
+                ("weight", &Tensor::from_f32(&[2], &sample)),
+            ],
+        );
+        let mean = |at: &[f64]| {
+            let (mut sum, mut total) = (0.0, 0.0);
+            for (n, d) in [(0, 0), (1, 0), (1, 1)] {
+                let column: Vec<f64> = (0..3).map(|c| at[6 * n + 2 * c + d]).collect();
+                let label = labels[2 * n + d] as usize;
+                let counts = class_weights.as_ref().map_or(1.0, |w| f64::from(w[label])) * f64::from(sample[n]);
+                sum -= counts * log_softmax(&column)[label];
+                total += counts;
+            }
+            sum / total
+        };
+        let at: Vec<f64> = at.iter().map(|v| f64::from(*v)).collect();
+        assert!(error(&results[graph.name_of(values.mean)].to_f32().unwrap(), &[mean(&at)]) < 1e-6);
+        let gradient: Vec<f64> = (0..12)
+            .map(|i| {
+                let moved = |by: f64| {
+                    mean(&at.iter().enumerate().map(|(k, v)| v + if k == i { by } else { 0.0 }).collect::<Vec<_>>())
+                };
+                (moved(1e-6) - moved(-1e-6)) / 2e-6
+            })
+            .collect();
+        assert!(error(&results[&name].to_f32().unwrap(), &gradient) < 1e-5);
+    }
 }
 
 #[test]
@@ -184,7 +229,7 @@ fn prost_bytes(graph: &Graph) -> Vec<u8> {
 fn losses_that_do_not_fit_are_refused() {
     let mut graph = Graph::new("loss", WORKING_OPSET);
     let p = input(&mut graph, "p", &[3]);
-    let e = loss::attach(&mut graph, p, &Loss::CrossEntropy { soft: false }).unwrap_err();
+    let e = loss::attach(&mut graph, p, &Loss::classes()).unwrap_err();
     assert_eq!(e.to_string(), "prediction 'p' of shape [3] has no axis of classes");
     let label = graph.add_input("label", ElementType::Int64, Shape::known(&[3]));
     let e = loss::attach(&mut graph, label, &Loss::Mse).unwrap_err();

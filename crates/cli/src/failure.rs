@@ -43,6 +43,12 @@ impl Failure {
         Failure { error: Box::new(Message(message.into())), hint: hint.map(str::to_owned) }
     }
 
+    /// The error in one line, without its causes.
+    #[cfg_attr(not(feature = "tract"), allow(dead_code))]
+    pub(crate) fn message(&self) -> String {
+        self.error.to_string()
+    }
+
     /// Print `error:`, the causes it does not name itself, and `hint:`; the exit code. Output that nobody reads any more
     /// is no failure.
     pub(crate) fn report(&self, out: &Output) -> ExitCode {

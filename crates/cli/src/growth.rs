@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use dendrite_runtime::{Device, SessionOptions};
-use dendrite_trainer::options::{Activations, LossKind, Method, OptimizerKind, Options};
+use dendrite_trainer::options::{
+    Activations, Budget, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options,
+};
 use dendrites::Connection;
 
 use crate::failure::Failure;
@@ -106,6 +108,31 @@ pub(crate) struct Placement {
     pub(crate) seed: Option<u64>,
 }
 
+/// What is predicted, and how well.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Data and loss")]
+pub(crate) struct Scoring {
+    /// auto, cross-entropy, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
+    #[arg(long, value_name = "LOSS")]
+    loss: Option<LossKind>,
+    /// auto, accuracy, top5 (or another number), f1, auc, mae, rmse, loss, or an ONNX file with inputs prediction and target
+    /// that gives one number a sample [default: auto]
+    #[arg(long, value_name = "METRIC")]
+    metric: Option<MetricKind>,
+    /// A metric given as a file is better when it is smaller
+    #[arg(long)]
+    minimise: bool,
+    /// The class number of positions without a target
+    #[arg(long, value_name = "N")]
+    ignore_index: Option<i64>,
+    /// The array that holds targets [default: target]
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// The array of an input that is not called like it
+    #[arg(long, value_name = "INPUT=ARRAY", value_parser = pair)]
+    map: Vec<(String, String)>,
+}
+
 /// How the grown model learns.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Training")]
@@ -116,15 +143,6 @@ pub(crate) struct Training {
     /// Candidates a dendrite [default: 8]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pool: Option<u32>,
-    /// auto, cross-entropy, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
-    #[arg(long, value_name = "LOSS")]
-    loss: Option<LossKind>,
-    /// The array that holds targets [default: target]
-    #[arg(long, value_name = "NAME")]
-    target: Option<String>,
-    /// The array of an input that is not called like it
-    #[arg(long, value_name = "INPUT=ARRAY", value_parser = pair)]
-    map: Vec<(String, String)>,
     /// Epochs of a neuron phase, at most [default: 200]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
@@ -143,6 +161,10 @@ pub(crate) struct Training {
     /// Weight decay; by default larger for smaller data sets
     #[arg(long, value_name = "DECAY", value_parser = not_negative)]
     weight_decay: Option<f64>,
+    /// How much each class counts in the loss: equal, balanced (by the inverse of its share), or a list 1,2.5,1 [default:
+    /// equal]
+    #[arg(long, value_name = "WEIGHTS")]
+    class_weights: Option<ClassWeights>,
     /// Largest norm of the gradient; no clipping by default
     #[arg(long, value_name = "NORM", value_parser = positive)]
     clip_norm: Option<f64>,
@@ -155,6 +177,13 @@ pub(crate) struct Training {
     /// Weights that train: all, sites, head, dendrites, or a pattern of names [default: all]
     #[arg(long, value_name = "WHICH")]
     train_weights: Option<String>,
+    /// How long training may take: 90s, 10m, 1h30m; no limit by default
+    #[arg(long, value_name = "TIME")]
+    budget: Option<Budget>,
+    /// What the result is held against, each in a run of its own afterwards: longer (as many epochs without dendrites), sham
+    /// (connections held at zero), both by a comma, all, or none [default: none]
+    #[arg(long, value_name = "CONTROLS")]
+    controls: Option<Controls>,
     /// Grow at once, without a neuron phase before the first dendrites
     #[arg(long)]
     no_finetune_first: bool,
@@ -216,6 +245,27 @@ impl ParameterLimit {
     }
 }
 
+/// What a result is held against.
+#[derive(Debug, Clone)]
+struct Controls(Vec<Control>);
+
+impl std::str::FromStr for Controls {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let one = |name: &str| match name.trim() {
+            "longer" => Ok(Control::Longer),
+            "sham" => Ok(Control::Sham),
+            other => Err(format!("'{other}' is no control; one of longer, sham, all or none")),
+        };
+        match s {
+            "none" => Ok(Controls(Vec::new())),
+            "all" => Ok(Controls(vec![Control::Longer, Control::Sham])),
+            list => list.split(',').map(one).collect::<Result<_, _>>().map(Controls),
+        }
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
@@ -235,10 +285,16 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((input.to_owned(), array.to_owned()))
 }
 
+/// The text of a file.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|e| Failure::new(format!("{}: {e}", path.display()), dendrite_onnx::error::io_hint(&e)))
+}
+
 /// Options from a file, or the defaults.
 pub(crate) fn read_config(path: Option<&Path>) -> Result<Options, Failure> {
     let Some(path) = path else { return Ok(Options::default()) };
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display()), None))?;
+    let text = read_text(path)?;
     toml::from_str(&text).map_err(|e| {
         Failure::new(
             format!("{}: {}", path.display(), e.to_string().trim_end()),
@@ -266,27 +322,39 @@ impl Placement {
     }
 }
 
+impl Scoring {
+    /// Let flags override `options`.
+    pub(crate) fn apply(&self, options: &mut Options) {
+        set(&mut options.loss, self.loss.clone());
+        set(&mut options.metric, self.metric.clone());
+        options.minimise |= self.minimise;
+        set_some(&mut options.ignore_index, self.ignore_index);
+        set(&mut options.target, self.target.clone());
+        if !self.map.is_empty() {
+            options.map.clone_from(&self.map);
+        }
+    }
+}
+
 impl Training {
     /// Let flags override `options`.
     pub(crate) fn apply(&self, options: &mut Options) {
         let number = |n: Option<u32>| n.map(|n| n as usize);
         set(&mut options.method, self.method.map(Method::from));
         set(&mut options.pool, number(self.pool));
-        set(&mut options.loss, self.loss.clone());
-        set(&mut options.target, self.target.clone());
-        if !self.map.is_empty() {
-            options.map.clone_from(&self.map);
-        }
         set(&mut options.epochs, self.epochs);
         set_some(&mut options.batch, number(self.batch));
         set(&mut options.shuffle, self.shuffle);
         set_some(&mut options.lr, self.lr);
+        set(&mut options.class_weights, self.class_weights.clone());
         set(&mut options.optimizer, self.optimizer.map(OptimizerKind::from));
         set_some(&mut options.weight_decay, self.weight_decay);
         set_some(&mut options.clip_norm, self.clip_norm);
         set(&mut options.patience, number(self.patience));
         set(&mut options.tries, number(self.tries));
         set(&mut options.train, self.train_weights.clone());
+        set_some(&mut options.budget, self.budget);
+        set(&mut options.controls, self.controls.clone().map(|c| c.0));
         if self.no_finetune_first {
             options.finetune_first = false;
         }

@@ -10,7 +10,7 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use output::{ColorChoice, Output};
 
@@ -41,8 +41,15 @@ struct Global {
     verbose: u8,
 }
 
+/// The command line. A number below zero is a value, not an unknown flag, so that the option it is given to can say what
+/// it takes.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| command.allow_negative_numbers(true))
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are output like any other: a closed pipe is no failure.

@@ -6,19 +6,26 @@ use dendrite_trainer::SecondRuntime;
 /// The comparison with tract, where it was built in.
 #[cfg(feature = "tract")]
 pub(crate) fn tract(session: &SessionOptions) -> Option<Box<SecondRuntime>> {
-    use crate::compare::{Runtime, compare};
+    use crate::{
+        compare::{Runtime, compare},
+        failure::Failure,
+    };
     use dendrite_onnx::{Graph, Model};
 
     let session = session.clone();
     Some(Box::new(move |file, inputs| {
-        let graph = || -> Option<Graph> {
-            let mut graph = Graph::from_model(&Model::open(file).ok()?).ok()?;
-            dendrite_runtime::infer_shapes(&mut graph).ok()?;
-            Some(graph)
+        let graph = || -> Result<Graph, Failure> {
+            let mut graph = Graph::from_model(&Model::open(file)?)?;
+            dendrite_runtime::infer_shapes(&mut graph)?;
+            Ok(graph)
         };
-        let (a, b) = (graph()?, graph()?);
-        let result = compare(&a, &b, inputs, &[Runtime::Tract], None, &session).ok()?;
-        result.rows.iter().filter_map(|row| row.difference).map(|d| d.relative).reduce(f64::max)
+        let compared = graph().and_then(|a| compare(&a, &graph()?, inputs, &[Runtime::Tract], None, &session));
+        let result = compared.map_err(|failure| failure.message())?;
+        let differences = result.rows.iter().filter_map(|row| row.difference).map(|d| d.relative);
+        differences.reduce(f64::max).ok_or_else(|| match result.notes.first() {
+            Some(note) => note.clone(),
+            None => "it computes no output".to_owned(),
+        })
     }))
 }
 

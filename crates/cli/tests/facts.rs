@@ -158,3 +158,27 @@ fn a_closed_pipe_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
 }
+
+/// The narrowest sets and the widest alike: an export has to run in the second runtime as it is.
+#[test]
+fn inserted_models_run_in_tract() {
+    let scratch = tempfile::tempdir().unwrap();
+    for model in ["letters", "mnist8", "jv_cnn4", "jv_gru8"] {
+        let input = repository(&format!("models/{model}.onnx"));
+        for options in [&["--connect", "layer", "--width", "1"][..], &["--connect", "layer", "--dendrites", "2"], &[]] {
+            let file = scratch.path().join("grown.onnx");
+            let grown = file.to_str().unwrap();
+            let inserted = dendrite(&[&["insert", &input, "-o", grown], options].concat());
+            assert_eq!(code(&inserted), 0, "{model} {options:?}: {}", stderr(&inserted));
+            let facts = json(&["compare", &input, grown, "--runtime", "ort,tract", "--json"]);
+            assert_eq!(facts["passes"], true, "{model} {options:?}: {facts}");
+        }
+    }
+}
+
+#[test]
+fn a_number_below_zero_is_answered_by_its_option() {
+    let output = dendrite(&["grow", &repository("models/letters.onnx"), "--lr", "-1"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("'-1' is not a number above 0"), "{}", stderr(&output));
+}

@@ -154,6 +154,9 @@ impl Fragment {
         let op = match (set.connection, site.kind) {
             (Connection::Neuron, _) => "Mul",
             (Connection::Layer, SiteKind::Conv) => "Conv",
+            // One dendrite needs no sum over dendrites, and tract 0.23 fails on the product of two vectors where the batch
+            // is fixed to one.
+            (Connection::Layer, _) if set.width == 1 => "Mul",
             (Connection::Layer, _) => "MatMul",
         };
         self.push(op, output, &[activation, &connection], Attributes::new())

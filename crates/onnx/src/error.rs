@@ -85,13 +85,27 @@ impl Error {
     /// The remedy, where one is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Some("check the path"),
+            Error::Io { source, .. } => io_hint(source),
             Error::Decode { .. } => Some("the file may be truncated or not ONNX; export or copy it again"),
             Error::Tensor { .. } | Error::Node { .. } | Error::Graph { .. } => {
                 Some("`dendrite check` lists every finding in the file")
             }
             Error::External { hint, .. } | Error::Edit { hint, .. } | Error::Unsupported { hint, .. } => Some(hint),
-            _ => None,
         }
     }
+}
+
+/// The remedy for what the operating system refused, where one is known.
+pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind as Kind;
+    Some(match error.kind() {
+        Kind::NotFound => "check the path",
+        Kind::PermissionDenied | Kind::ReadOnlyFilesystem => {
+            "check who may read or write there, or choose another place"
+        }
+        Kind::StorageFull | Kind::QuotaExceeded => "free space on the disk; what was there before is unharmed",
+        Kind::IsADirectory => "give a file, not a folder",
+        Kind::NotADirectory => "a part of the path is a file; check the path",
+        _ => return None,
+    })
 }

@@ -20,13 +20,16 @@ use crate::{
 /// The external files that the model refers to are copied to the same relative places beside the output, with the bytes
 /// of replaced tensors at their offsets; new initializers are embedded in the model file. The data files the model came
 /// with are never changed: replacing a tensor that lies in one asks for an output in another folder. The model file is
-/// written last, and each file is replaced in one step.
+/// written last, and each file is replaced in one step. Other data in the place of a data file are
+/// replaced only if the model now at `path` refers to it; else it may be another model's, and nothing is written.
 pub fn write(model: &Model, patch: &Patch, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let (bytes, writes) = patch.assemble(model)?;
     let folder = folder_of(path);
     let mut targets = vec![place(path)?];
-    for (location, (source, contents)) in external_files(model)? {
+    let files = external_files(model)?;
+    refuse_foreign(path, &folder, &files)?;
+    for (location, (source, contents)) in files {
         let target = folder.join(&location);
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).map_err(io_error(parent))?;
@@ -55,6 +58,35 @@ pub fn write(model: &Model, patch: &Patch, path: impl AsRef<Path>) -> Result<()>
         targets.push(to);
     }
     write_bytes(path, &bytes)
+}
+
+/// Fail if a data file would replace one that neither holds the same nor belongs to the model that is being replaced.
+fn refuse_foreign(path: &Path, folder: &Path, files: &BTreeMap<PathBuf, (PathBuf, bytes::Bytes)>) -> Result<()> {
+    let differs = |location: &Path, (source, contents): &(PathBuf, bytes::Bytes)| -> Result<bool> {
+        let target = folder.join(location);
+        if !target.exists() || place(&target)? == place(source)? {
+            return Ok(false);
+        }
+        let same_size = target.metadata().is_ok_and(|m| m.len() == contents.len() as u64);
+        Ok(!same_size || fs::read(&target).map_err(io_error(&target))? != *contents)
+    };
+    let mut replaced = None;
+    for (location, file) in files {
+        if !differs(location, file)? {
+            continue;
+        }
+        // What lies at `path` may be no model at all, or one whose data are gone: then it owns nothing.
+        let owned = replaced.get_or_insert_with(|| {
+            Model::open(path).ok().and_then(|old| external_files(&old).ok()).unwrap_or_default()
+        });
+        if !owned.contains_key(location) {
+            return Err(edit(&format!(
+                "{} holds other data, perhaps another model's",
+                folder.join(location).display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn edit(reason: &str) -> Error {

@@ -358,3 +358,26 @@ fn a_model_is_written_over_itself() {
     assert_eq!(new.tensor(new.initializers()["w"]).unwrap(), float(&[2, 2], 9.0));
     assert!(file::write_bytes(folder.path(), b"x").is_err(), "a folder is not overwritten");
 }
+
+#[test]
+fn the_data_of_another_model_are_not_replaced() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = external_model(from.path());
+    let mut patch = Patch::new();
+    patch.replace_initializer("w", float(&[2, 2], 5.0));
+    fs::create_dir_all(to.path().join("data")).unwrap();
+    fs::write(to.path().join("data/weights.bin"), b"another model's").unwrap();
+    let target = to.path().join("model.onnx");
+    let error = file::write(&model, &patch, &target).unwrap_err();
+    assert!(error.to_string().contains("weights.bin holds other data"), "{error}");
+    assert_eq!(fs::read(to.path().join("data/weights.bin")).unwrap(), b"another model's");
+    assert!(!target.exists());
+
+    // A model that is replaced takes its data with it.
+    fs::remove_file(to.path().join("data/weights.bin")).unwrap();
+    file::write(&model, &patch, &target).unwrap();
+    patch.replace_initializer("w", float(&[2, 2], 7.0));
+    file::write(&model, &patch, &target).unwrap();
+    let written = Model::open(&target).unwrap();
+    assert_eq!(written.tensor(written.initializers()["w"]).unwrap(), float(&[2, 2], 7.0));
+}

@@ -236,6 +236,11 @@ impl Loop {
         self.state.iter().map(|s| convert::from_ort(&s.input, &s.tensors[self.current])).collect()
     }
 
+    /// A copy of the state before the last step, in the order of its slots: the step has not touched it.
+    pub fn previous_state(&self) -> Result<Vec<Tensor>> {
+        self.state.iter().map(|s| convert::from_ort(&s.input, &s.tensors[1 - self.current])).collect()
+    }
+
     /// Replace the state. Types and shapes must be those of the slots.
     pub fn set_state(&mut self, state: &[Tensor]) -> Result<()> {
         if state.len() != self.state.len() {

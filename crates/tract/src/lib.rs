@@ -64,7 +64,7 @@ pub fn run_graph(graph: &Graph, feeds: &[(&str, &Tensor)], fetches: &[ValueId]) 
         .iter()
         .map(|(value, tensor)| Ok(convert::to_tract(part.name_of(*value), tensor)?.into_tvalue()))
         .collect::<Result<TVec<TValue>>>()?;
-    let outputs = execute(&bytes, inputs).map_err(|e| Error::Tract { reason: format!("{e:#}") })?;
+    let outputs = execute(&bytes, inputs).map_err(|e| Error::Tract { reason: short(&e) })?;
     fetches
         .iter()
         .zip(outputs)
@@ -73,6 +73,20 @@ pub fn run_graph(graph: &Graph, feeds: &[(&str, &Tensor)], fetches: &[ValueId]) 
             Ok((name.to_owned(), convert::from_tract(name, &output)?))
         })
         .collect()
+}
+
+/// Characters of tract's words that are told: they may hold whole graphs.
+const MOST: usize = 300;
+
+/// What tract says, in one line: the outermost context and the root of its chain of causes.
+fn short(error: &TractError) -> String {
+    let (top, root) = (error.to_string(), error.root_cause().to_string());
+    let whole = if top == root { top } else { format!("{top}: {root}") };
+    let line = whole.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
 }
 
 fn execute(bytes: &[u8], inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {

@@ -22,7 +22,7 @@ pub struct Verdict {
 
 /// Test `after` against `before` on the same samples: the per-sample losses are paired, so what makes a sample hard cancels.
 /// A metric that is saturated on a small set cannot show a gain, but it may not fall either.
-pub fn paired_test(metric: Metric, before: &Score, after: &Score) -> Verdict {
+pub fn paired_test(metric: &Metric, before: &Score, after: &Score) -> Verdict {
     let n = before.per_sample.len().max(1) as f64;
     let differences = || before.per_sample.iter().zip(&after.per_sample).map(|(b, a)| b - a);
     let gain = differences().sum::<f64>() / n;
@@ -43,27 +43,26 @@ mod tests {
             loss: per_sample.iter().sum::<f64>() / per_sample.len() as f64,
             metric,
             per_sample: per_sample.to_vec(),
-            predictions: Vec::new(),
-            width: 0,
+            ..Score::default()
         }
     }
 
     #[test]
     fn a_consistent_gain_is_accepted_and_a_noisy_one_is_not() {
         let before = score(&[1.0, 2.0, 3.0, 4.0], 0.5);
-        assert!(paired_test(Metric::Accuracy, &before, &score(&[0.9, 1.9, 2.8, 3.9], 0.5)).accepted);
-        assert!(!paired_test(Metric::Accuracy, &before, &score(&[0.1, 2.5, 3.6, 3.7], 0.5)).accepted);
-        assert!(!paired_test(Metric::Accuracy, &before, &before).accepted);
+        assert!(paired_test(&Metric::Accuracy, &before, &score(&[0.9, 1.9, 2.8, 3.9], 0.5)).accepted);
+        assert!(!paired_test(&Metric::Accuracy, &before, &score(&[0.1, 2.5, 3.6, 3.7], 0.5)).accepted);
+        assert!(!paired_test(&Metric::Accuracy, &before, &before).accepted);
     }
 
     #[test]
     fn a_lower_metric_is_never_accepted() {
         let before = score(&[1.0, 2.0, 3.0, 4.0], 0.5);
         let better_loss = [0.9, 1.9, 2.8, 3.9];
-        assert!(!paired_test(Metric::Accuracy, &before, &score(&better_loss, 0.49)).accepted);
+        assert!(!paired_test(&Metric::Accuracy, &before, &score(&better_loss, 0.49)).accepted);
         // Of a metric that is minimised, negative values included, higher is worse.
         let before = score(&[1.0, 2.0, 3.0, 4.0], -3.0);
-        assert!(paired_test(Metric::Loss, &before, &score(&better_loss, -3.5)).accepted);
-        assert!(!paired_test(Metric::Loss, &before, &score(&better_loss, -2.5)).accepted);
+        assert!(paired_test(&Metric::Loss, &before, &score(&better_loss, -3.5)).accepted);
+        assert!(!paired_test(&Metric::Loss, &before, &score(&better_loss, -2.5)).accepted);
     }
 }

@@ -14,10 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     accept::Verdict,
-    data::Samples,
     error::{Error, Result},
     network::Growth,
-    options::Options,
+    origin::Origin,
     schedule::{Progress, Turn},
 };
 
@@ -74,7 +73,7 @@ impl PhaseSummary {
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// What the run was started with.
-    pub fingerprint: String,
+    pub origin: Origin,
     /// The place.
     pub position: Position,
     /// Weights of the best model.
@@ -87,35 +86,13 @@ pub struct Checkpoint {
     pub phase_best: Vec<Tensor>,
 }
 
-/// The options, model and data a checkpoint belongs to, as a hash.
-pub fn fingerprint(model: &[u8], options: &Options, data: &[&Samples]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(env!("CARGO_PKG_VERSION"));
-    hash.update(Sha256::digest(model));
-    hash.update(serde_json::to_vec(options).unwrap_or_default());
-    for samples in data {
-        for (name, array) in samples.fields() {
-            hash.update(name);
-            hash.update(Sha256::digest(array.bytes()));
-        }
-        if let Some(target) = samples.target() {
-            hash.update(Sha256::digest(target.bytes()));
-        }
-    }
-    hex(&hash.finalize())
-}
-
 /// SHA-256 as hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 const STATE: &str = "state";
-const FINGERPRINT: &str = "fingerprint";
+const ORIGIN: &str = "origin";
 
 impl Checkpoint {
     /// Write to `path`, replacing what is there.
@@ -140,28 +117,29 @@ impl Checkpoint {
             })
             .collect::<Result<Vec<_>>>()?;
         let position = serde_json::to_string(&self.position).map_err(|e| fail(e.to_string()))?;
-        let metadata =
-            HashMap::from([(STATE.to_owned(), position), (FINGERPRINT.to_owned(), self.fingerprint.clone())]);
+        let origin = serde_json::to_string(&self.origin).map_err(|e| fail(e.to_string()))?;
+        let metadata = HashMap::from([(STATE.to_owned(), position), (ORIGIN.to_owned(), origin)]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))?;
         Ok(write_bytes(path, &bytes)?)
     }
 
-    /// Read `path` and verify that it belongs to `fingerprint`.
-    pub fn read(path: &Path, fingerprint: &str) -> Result<Self> {
+    /// Read `path` and verify that it belongs to `origin`.
+    pub fn read(path: &Path, origin: &Origin) -> Result<Self> {
         let fail =
             |reason: String, hint: &str| Error::Checkpoint { path: path.to_owned(), reason, hint: hint.to_owned() };
         let damaged = |e: String| fail(format!("damaged checkpoint: {e}"), "start the run anew in another folder");
         let bytes = fs::read(path).map_err(Error::io(path))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        if metadata.get(FINGERPRINT).map(String::as_str) != Some(fingerprint) {
+        let entry = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
+        let written: Origin = serde_json::from_str(entry(ORIGIN)).map_err(|e| damaged(e.to_string()))?;
+        if let Some(difference) = written.difference(origin) {
             return Err(fail(
-                "it belongs to another model, data set or set of options".to_owned(),
-                "resume with the arguments of the interrupted run (its config.toml has them), or start anew in another folder",
+                difference,
+                "resume with the arguments of the interrupted run (its config.toml has the options), or start anew in another folder",
             ));
         }
-        let position: Position = serde_json::from_str(metadata.get(STATE).map(String::as_str).unwrap_or_default())
-            .map_err(|e| damaged(e.to_string()))?;
+        let position: Position = serde_json::from_str(entry(STATE)).map_err(|e| damaged(e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
         let mut best = Growth { sets: position.best_sets.clone(), ..Default::default() };
         let mut trial = Growth { sets: position.sets.clone(), ..Default::default() };
@@ -178,7 +156,7 @@ impl Checkpoint {
             }
         }
         Ok(Checkpoint {
-            fingerprint: fingerprint.to_owned(),
+            origin: written,
             position,
             best,
             trial,

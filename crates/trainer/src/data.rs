@@ -8,6 +8,7 @@ use std::{
 
 use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 use npyz::{NpyHeader, Order, TypeChar};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -229,6 +230,17 @@ impl Samples {
         };
         self.target = conformed.or(self.target);
         self
+    }
+
+    /// SHA-256 over names, types, shapes and contents.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let target = self.target.iter().map(|t| ("target", t));
+        for (name, array) in self.fields.iter().map(|(n, t)| (n.as_str(), t)).chain(target) {
+            hash.update(format!("{name} {} {:?}", array.element_type(), array.shape()));
+            hash.update(array.bytes());
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
     /// The file they came from.

@@ -82,7 +82,8 @@ impl Error {
             Error::Runtime(e) => e.hint(),
             Error::Data { hint, .. } | Error::Option { hint, .. } | Error::Checkpoint { hint, .. } => Some(hint),
             Error::Diverged { .. } => Some("lower the learning rate with --lr"),
-            Error::Io { .. } | Error::Interrupted => None,
+            Error::Io { source, .. } => dendrite_onnx::error::io_hint(source),
+            Error::Interrupted => None,
         }
     }
 

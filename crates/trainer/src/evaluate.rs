@@ -7,14 +7,14 @@ use dendrites::{Weights, fragment::Reading};
 
 use crate::{
     data::{Samples, gather_rows},
-    error::Result,
-    metric::Metric,
-    network::{Growth, Network},
+    error::{Error, Result},
+    metric::{Interval, Metric, Scored, Truth, intervals},
+    network::{Growth, Link, Network},
     objective::Objective,
 };
 
 /// The result of an evaluation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Score {
     /// The mean loss.
     pub loss: f64,
@@ -24,23 +24,80 @@ pub struct Score {
     pub per_sample: Vec<f64>,
     /// Predictions before softmax or sigmoid, one row a sample.
     pub predictions: Vec<f32>,
+    /// The shape of one prediction.
+    pub shape: Vec<usize>,
+    /// What a metric of one's own gave for each sample.
+    pub measured: Vec<f64>,
+}
+
+impl Score {
     /// Elements of a prediction.
-    pub width: usize,
+    pub fn width(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The metric and the loss with their 95 % confidence intervals. `target` are the samples' targets.
+    pub fn intervals(&self, basis: &Basis, target: &Tensor) -> Result<Vec<Interval>> {
+        let (truth, outputs) = (Truth::of(target), self.outputs(basis));
+        intervals(&basis.metric, &self.scored(basis, &truth, &outputs))
+    }
+
+    fn metric_value(&self, basis: &Basis, target: &Tensor) -> Result<f64> {
+        let (truth, outputs) = (Truth::of(target), self.outputs(basis));
+        let rows: Vec<usize> = (0..self.per_sample.len()).collect();
+        basis.metric.value(&self.scored(basis, &truth, &outputs), &rows)
+    }
+
+    fn scored<'a>(&'a self, basis: &Basis, truth: &'a Truth, outputs: &'a [f32]) -> Scored<'a> {
+        Scored {
+            predictions: &self.predictions,
+            shape: &self.shape,
+            independent: basis.independent,
+            truth,
+            ignore: basis.ignore,
+            losses: &self.per_sample,
+            measured: &self.measured,
+            outputs,
+        }
+    }
+
+    /// The model's outputs, where the metric compares them rather than what lies before the link.
+    fn outputs(&self, basis: &Basis) -> Vec<f32> {
+        if basis.link == Link::Identity || !matches!(basis.metric, Metric::Mae | Metric::Rmse) {
+            return Vec::new();
+        }
+        self.predictions.chunks_exact(self.width().max(1)).flat_map(|row| basis.link.apply(row)).collect()
+    }
+}
+
+/// What a metric needs to know besides predictions and targets.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    /// The metric.
+    pub metric: Metric,
+    /// What lies between predictions and the model's output.
+    pub link: Link,
+    /// Whether scores are independent, each behind a sigmoid.
+    pub independent: bool,
+    /// The class number that marks positions without a target.
+    pub ignore: Option<i64>,
 }
 
 /// An evaluation session over one structure (dendrite sets), for any weights of it.
 pub struct Evaluator {
     pass: Loop,
     batch: usize,
-    metric: Metric,
+    basis: Basis,
     weights: Vec<String>,
     target: String,
     weight: String,
-    width: usize,
+    /// The shape of one prediction.
+    shape: Vec<usize>,
 }
 
 const PER_SAMPLE: &str = "evaluation/per_sample";
 const PREDICTION: &str = "evaluation/prediction";
+const MEASURED: &str = "evaluation/measured";
 
 impl Evaluator {
     /// Build a session for the structure of `growth`; `names` are the weights that later calls may change.
@@ -68,13 +125,13 @@ impl Evaluator {
         Network::bind_shapes(&mut graph, &shapes)?;
         let target = samples.target().ok_or_else(|| samples.error("it holds no target".to_owned(), "say --target"))?;
         let values = objective.attach(&mut graph, network.prediction)?;
-        let width = {
-            let shape = graph.value(network.prediction).shape.as_ref().and_then(|s| s.as_known()).unwrap_or_default();
-            shape.iter().skip(1).product::<usize>()
-        };
         let per_sample = graph.op("Identity", PER_SAMPLE, &[values.per_sample], Default::default());
         let prediction = graph.op("Identity", PREDICTION, &[network.prediction], Default::default());
         graph.outputs = vec![per_sample, prediction];
+        if let Some(measured) = objective.attach_metric(&mut graph, network, values.target)? {
+            let measured = graph.op("Identity", MEASURED, &[measured], Default::default());
+            graph.outputs.push(measured);
+        }
         for (name, array) in samples.fields() {
             feeds.push((name.clone(), array.element_type(), batch_shape(array, batch)));
         }
@@ -83,16 +140,19 @@ impl Evaluator {
         feeds.push((target_name.clone(), target.element_type(), batch_shape(target, batch)));
         feeds.push((weight_name.clone(), ElementType::Float, vec![batch]));
         graph.prune();
-        let prediction_shape = graph
-            .value(network.prediction)
-            .shape
-            .as_ref()
-            .and_then(|s| s.as_known())
-            .unwrap_or_else(|| vec![batch, width]);
-        let fetches = [
-            (graph.name_of(per_sample).to_owned(), ElementType::Float, vec![batch]),
-            (graph.name_of(prediction).to_owned(), ElementType::Float, prediction_shape),
+        let prediction_shape =
+            graph.value(network.prediction).shape.as_ref().and_then(|s| s.as_known()).ok_or_else(|| Error::Option {
+                reason: format!("the shape of the output '{}' is not known", network.output),
+                hint: "export the model with fixed sizes, or train another output with --output".to_owned(),
+            })?;
+        let shape = prediction_shape.iter().skip(1).copied().collect();
+        let mut fetches = vec![
+            (PER_SAMPLE.to_owned(), ElementType::Float, vec![batch]),
+            (PREDICTION.to_owned(), ElementType::Float, prediction_shape),
         ];
+        if graph.outputs.len() > 2 {
+            fetches.push((MEASURED.to_owned(), ElementType::Float, vec![batch]));
+        }
         let session = Session::from_graph(&graph, session)?;
         let known: Vec<String> = session.inputs().iter().map(|p| p.name.clone()).collect();
         feeds.retain(|(name, _, _)| known.contains(name));
@@ -108,17 +168,17 @@ impl Evaluator {
         Ok(Evaluator {
             pass,
             batch,
-            metric: objective.metric,
+            basis: objective.basis(network),
             weights: initial.into_iter().map(|(name, _)| name).filter(|n| known.contains(n)).collect(),
             target: target_name,
             weight: weight_name,
-            width,
+            shape,
         })
     }
 
-    /// The metric.
-    pub fn metric(&self) -> Metric {
-        self.metric
+    /// What the metric is taken of.
+    pub fn basis(&self) -> &Basis {
+        &self.basis
     }
 
     /// The name of the per-sample weight, which evaluation holds at one.
@@ -144,11 +204,14 @@ impl Evaluator {
             loss: 0.0,
             metric: 0.0,
             per_sample: Vec::with_capacity(rows),
-            predictions: Vec::with_capacity(rows * self.width),
-            width: self.width,
+            predictions: Vec::new(),
+            shape: self.shape.clone(),
+            measured: Vec::new(),
         };
+        let width = score.width();
+        score.predictions.reserve(rows * width);
         let mut buffer = Vec::new();
-        let (mut losses, mut predictions) = (Vec::new(), Vec::new());
+        let (mut losses, mut predictions, mut measured) = (Vec::new(), Vec::new(), Vec::new());
         for start in (0..rows).step_by(self.batch) {
             let count = self.batch.min(rows - start);
             // The last batch is filled up with its first row; what is computed for the filling is dropped.
@@ -162,10 +225,14 @@ impl Evaluator {
             self.pass.read_f32(PER_SAMPLE, &mut losses)?;
             self.pass.read_f32(PREDICTION, &mut predictions)?;
             score.per_sample.extend(losses.iter().take(count).map(|l| f64::from(*l)));
-            score.predictions.extend(predictions.iter().take(count * self.width));
+            score.predictions.extend(predictions.iter().take(count * width));
+            if matches!(self.basis.metric, Metric::Graph { .. }) {
+                self.pass.read_f32(MEASURED, &mut measured)?;
+                score.measured.extend(measured.iter().take(count).map(|v| f64::from(*v)));
+            }
         }
         score.loss = score.per_sample.iter().sum::<f64>() / rows.max(1) as f64;
-        score.metric = self.metric.value(&score.predictions, self.width, target, &score.per_sample);
+        score.metric = score.metric_value(&self.basis, target)?;
         Ok(score)
     }
 }
@@ -186,65 +253,4 @@ pub fn write_rows(pass: &mut Loop, name: &str, array: &Tensor, indices: &[usize]
     gather_rows(array, indices, buffer);
     pass.write(name, buffer)?;
     Ok(())
-}
-
-/// A metric with its 95 % confidence interval.
-#[derive(Debug, Clone)]
-pub struct Interval {
-    /// The metric.
-    pub name: &'static str,
-    /// The estimate.
-    pub value: f64,
-    /// The lower end.
-    pub low: f64,
-    /// The upper end.
-    pub high: f64,
-}
-
-/// The 97.5 % point of the normal distribution.
-const TWO_SIDED: f64 = 1.959_964;
-
-/// The metric and the loss of a score with 95 % intervals: Wilson's for the accuracy, the normal one for means.
-pub fn interval(metric: Metric, score: &Score, target: Option<&Tensor>) -> Vec<Interval> {
-    let n = score.per_sample.len().max(1) as f64;
-    let mut rows = Vec::new();
-    match metric {
-        Metric::Accuracy => {
-            let (p, z2) = (score.metric, TWO_SIDED * TWO_SIDED);
-            let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-            let half = TWO_SIDED / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-            rows.push(Interval { name: metric.name(), value: p, low: centre - half, high: centre + half });
-        }
-        Metric::Mae | Metric::Rmse => {
-            let target = target.and_then(Tensor::to_f32).unwrap_or_default();
-            let width = score.width.max(1);
-            let per_sample: Vec<f64> = score
-                .predictions
-                .chunks_exact(width)
-                .zip(target.chunks_exact(width))
-                .map(|(p, t)| {
-                    let errors = p.iter().zip(t).map(|(p, t)| f64::from(p - t));
-                    let sum: f64 =
-                        if metric == Metric::Mae { errors.map(f64::abs).sum() } else { errors.map(|e| e * e).sum() };
-                    sum / width as f64
-                })
-                .collect();
-            let (mean, half) = mean_interval(&per_sample);
-            let shown = |v: f64| if metric == Metric::Rmse { v.max(0.0).sqrt() } else { v };
-            let (low, high) = (shown(mean - half), shown(mean + half));
-            rows.push(Interval { name: metric.name(), value: score.metric, low, high });
-        }
-        Metric::Loss => {}
-    }
-    let (mean, half) = mean_interval(&score.per_sample);
-    rows.push(Interval { name: Metric::Loss.name(), value: mean, low: mean - half, high: mean + half });
-    rows
-}
-
-/// A mean and half the width of its interval.
-fn mean_interval(values: &[f64]) -> (f64, f64) {
-    let n = values.len().max(1) as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    (mean, TWO_SIDED * (variance / n).sqrt())
 }

@@ -9,7 +9,7 @@ use crate::{
     data::{Samples, gather_rows},
     error::{Error, Result},
     evaluate::batch_shape,
-    network::{Growth, Link, Network},
+    network::{Growth, Network},
 };
 
 /// The prefix of all metadata this tool writes.
@@ -123,7 +123,7 @@ pub fn parity(
 ) -> Result<f64> {
     let (rows, values) = run_file(file, network, samples, &network.output)?;
     let expected: Vec<f32> =
-        predictions.chunks_exact(width.max(1)).take(rows).flat_map(|row| linked(network.link, row)).collect();
+        predictions.chunks_exact(width.max(1)).take(rows).flat_map(|row| network.link.apply(row)).collect();
     Ok(relative_difference(&values, &expected))
 }
 
@@ -137,18 +137,4 @@ pub fn relative_difference(a: &[f32], b: &[f32]) -> f64 {
         let difference = f64::from((a - b).abs()) / scale;
         if difference.is_nan() { f64::INFINITY } else { worst.max(difference) }
     })
-}
-
-/// What the model's output is for a row of predictions.
-fn linked(link: Link, row: &[f32]) -> Vec<f32> {
-    match link {
-        Link::Identity => row.to_vec(),
-        Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
-        Link::Softmax => {
-            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
-            let sum: f32 = exponentials.iter().sum();
-            exponentials.iter().map(|v| v / sum).collect()
-        }
-    }
 }

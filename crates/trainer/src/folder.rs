@@ -11,10 +11,13 @@ use dendrite_onnx::file::write_bytes;
 use crate::{
     error::{Error, Result},
     events::Event,
+    summary::Summary,
 };
 
 /// The result.
 pub const MODEL: &str = "model.onnx";
+/// The facts of the run.
+pub const SUMMARY: &str = "summary.json";
 const EVENTS: &str = "events.jsonl";
 const METRICS: &str = "metrics.csv";
 const METRICS_HEADER: &str = "cycle,attempt,epoch,lr,train_loss,val_loss,val_metric\n";
@@ -57,12 +60,27 @@ impl Log {
 }
 
 impl RunFolder {
-    /// A new folder. One that holds a result or a checkpoint is refused, unless that run is `unfinished` and may start
-    /// anew; what a run left that ended before its first checkpoint is overwritten.
+    /// The facts of the run in `root`, if it is complete: the summary is written last, and the checkpoint goes after it.
+    pub fn complete(root: &Path) -> Result<Option<Summary>> {
+        let path = root.join(SUMMARY);
+        if !path.exists() || Self::checkpoint(root).exists() {
+            return Ok(None);
+        }
+        let bytes = fs::read(&path).map_err(Error::io(&path))?;
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Checkpoint {
+            path,
+            reason: format!("the summary of the run in this folder cannot be read: {e}"),
+            hint: "choose another folder with -o".to_owned(),
+        })
+    }
+
+    /// A new folder. One that holds a result or a checkpoint is refused, unless it is of a run that was `unfinished` and
+    /// may start anew; what a run left that ended before its first checkpoint is overwritten.
     pub fn create(root: &Path, unfinished: bool) -> Result<Self> {
         let holds = |name: &str| root.join(name).exists();
-        if holds(MODEL) || (Self::checkpoint(root).exists() && !unfinished) {
-            let hint = if holds(MODEL) {
+        let result = holds(MODEL) && (holds(SUMMARY) || !holds(EVENTS) || !unfinished);
+        if result || (Self::checkpoint(root).exists() && !unfinished) {
+            let hint = if result {
                 "the run in it is complete; choose another folder with -o"
             } else {
                 "choose another folder with -o, or go on with --resume"

@@ -1,6 +1,7 @@
 //! The controller: phases in order, checkpoints between them, and the result that is never worse than the input.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
@@ -12,7 +13,7 @@ use dendrites::{Connection, Demand, DendriteSet, Plan, fragment, sites::select};
 
 use crate::{
     accept::paired_test,
-    checkpoint::{Checkpoint, PhaseSummary, Position, fingerprint},
+    checkpoint::{Checkpoint, PhaseSummary, Position},
     data::{DataSet, Samples},
     dendrite::dendrite_phase,
     error::{Error, Result},
@@ -24,8 +25,9 @@ use crate::{
     neuron::{NeuronPhase, Trainer, changeable_names, trained_names},
     objective::{Context, Objective, Reading},
     options::{Method, Options},
+    origin::Origin,
     schedule::{Progress, Turn},
-    summary::{Parity, Scores, Side, Summary},
+    summary::{self, Parity, Scores, Side, Summary},
 };
 
 /// Seconds between checkpoints within a phase.
@@ -60,13 +62,13 @@ pub struct Run<'a> {
     pub interrupt: &'a AtomicBool,
     /// Told of every event.
     pub observer: &'a mut dyn FnMut(&Event),
-    /// Compares a file's outputs in ONNX Runtime and in another runtime on given inputs: the largest relative difference,
-    /// or `None` where the other cannot run it.
+    /// Compares a file's outputs in ONNX Runtime and in another runtime.
     pub second_runtime: Option<&'a SecondRuntime>,
 }
 
-/// A comparison of a file's outputs in two runtimes on given inputs.
-pub type SecondRuntime = dyn Fn(&Path, &[(String, Tensor)]) -> Option<f64>;
+/// A comparison of a file's outputs in two runtimes on given inputs: the largest relative difference, or why the other
+/// runtime could not run it.
+pub type SecondRuntime = dyn Fn(&Path, &[(String, Tensor)]) -> std::result::Result<f64, String>;
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -86,23 +88,29 @@ struct Fixed {
     test: Option<Samples>,
     plan: Plan,
     base_parameters: usize,
-    fingerprint: String,
+    /// The plan as text, as it stands in plan.toml.
+    plan_text: String,
+    origin: Origin,
 }
 
 /// Grow a model.
 pub fn grow(run: &mut Run) -> Result<Outcome> {
     let started = Instant::now();
+    if run.resume
+        && let Some(summary) = RunFolder::complete(run.folder)?
+    {
+        return Ok(Outcome { improved: summary.improved(), summary });
+    }
     let fixed = prepare(run)?;
     let path = RunFolder::checkpoint(run.folder);
     // A run that was killed before its first checkpoint starts anew.
-    let checkpoint =
-        if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.fingerprint)?) } else { None };
+    let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.origin)?) } else { None };
     let folder = match &checkpoint {
         Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
         None => RunFolder::create(run.folder, run.resume)?,
     };
     folder.write("config.toml", written("config.toml", toml::to_string(run.options))?.as_bytes())?;
-    folder.write("plan.toml", written("plan.toml", toml::to_string(&fixed.plan))?.as_bytes())?;
+    folder.write("plan.toml", fixed.plan_text.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
     let mut controller =
         Controller { run, fixed, folder, started, before, saved: Instant::now(), base_loss: f64::INFINITY };
@@ -148,8 +156,9 @@ fn prepare(run: &Run) -> Result<Fixed> {
         ));
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
-    let fingerprint = fingerprint(run.model.bytes(), options, &data);
-    Ok(Fixed { network, objective, train, val, test, plan, base_parameters, fingerprint })
+    let plan_text = written("plan.toml", toml::to_string(&plan))?;
+    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data);
+    Ok(Fixed { network, objective, train, val, test, plan, plan_text, base_parameters, origin })
 }
 
 /// The plan that options describe.
@@ -225,7 +234,7 @@ impl Controller<'_, '_> {
                     Reading::Tempered(temperature) => temperature,
                     _ => 1.0,
                 },
-                metric: self.fixed.objective.metric.name().to_owned(),
+                metric: self.fixed.objective.metric.name(),
                 val_metric: base.metric,
             })?;
         }
@@ -261,7 +270,7 @@ impl Controller<'_, '_> {
                 self.begin(&mut state)?;
             }
             let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
-            turn = current.next(kept, self.run.options.tries, cycles);
+            turn = current.next(kept, self.run.options.tries, cycles).filter(|_| !self.out_of_time());
         }
         self.finish(state, &base)
     }
@@ -324,6 +333,7 @@ impl Controller<'_, '_> {
             Some((progress, current, best)) => phase.resume(progress, &current, best)?,
             None => self.save(state, Some(&phase))?,
         }
+        let until = self.phase_end(cycle);
         while let Some(report) = phase.epoch()? {
             self.tell(Event::Epoch { cycle, attempt, report })?;
             let interrupted = self.run.interrupt.load(Ordering::Relaxed);
@@ -333,12 +343,15 @@ impl Controller<'_, '_> {
             if interrupted {
                 return Err(Error::Interrupted);
             }
+            if until.is_some_and(|until| self.seconds() > until) {
+                break;
+            }
         }
         let weights = phase.best_weights();
         let epochs = phase.progress.epoch;
         let Some(score) = phase.best_score.take() else { return Ok(false) };
         drop(phase);
-        let mut verdict = paired_test(self.fixed.objective.metric, &state.best_score, &score);
+        let mut verdict = paired_test(&self.fixed.objective.metric, &state.best_score, &score);
         // What is promised holds for the loss as users know it too.
         verdict.accepted &= self.reported(&score, &self.fixed.val) <= self.base_loss;
         let summary = PhaseSummary {
@@ -368,7 +381,7 @@ impl Controller<'_, '_> {
         state.position.log_lengths = self.folder.lengths()?;
         state.position.seconds = self.seconds();
         let checkpoint = Checkpoint {
-            fingerprint: self.fixed.fingerprint.clone(),
+            origin: self.fixed.origin.clone(),
             position: state.position.clone(),
             best: state.best.clone(),
             trial: state.trial.clone(),
@@ -382,7 +395,7 @@ impl Controller<'_, '_> {
 
     /// Write the best model and what is to be said about it.
     fn finish(&mut self, state: State, base: &Score) -> Result<Outcome> {
-        let improved = state.position.phases.iter().any(|p| p.kept);
+        let improved = summary::improved(&state.position.phases);
         let (options, network) = (self.run.options, &self.fixed.network);
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
@@ -394,17 +407,17 @@ impl Controller<'_, '_> {
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score(&self.fixed.val)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
-        let ort = export::parity(&mut exported, network, &self.fixed.val, &after.predictions, after.width)?;
+        let ort = export::parity(&mut exported, network, &self.fixed.val, &after.predictions, after.width())?;
         let tract = match self.run.second_runtime {
             Some(compare) => compare(&path, &export::first_rows(network, &self.fixed.val)?),
-            None => None,
+            None => Err("this program was built without it".to_owned()),
         };
         let (mut test_before, mut test_after) = (None, None);
         if let Some(test) = &self.fixed.test {
             test_after = Some(evaluator.score(test)?);
             test_before = Some(self.evaluator(&Growth::default())?.score(test)?);
         }
-        let metric = self.fixed.objective.metric;
+        let metric = &self.fixed.objective.metric;
         let side = |parameters: usize, macs, val: &Score, test: &Option<Score>| Side {
             parameters,
             macs,
@@ -424,12 +437,13 @@ impl Controller<'_, '_> {
             before: side(self.fixed.base_parameters, macs(&network.graph)?, base, &test_before),
             after: side(self.parameters(&state.best.sets), macs(&grown)?, &after, &test_after),
             kept_dendrites: kept_dendrites(&state.best.sets),
-            parity: Parity { ort, tract },
+            controls: BTreeMap::new(),
+            parity: Parity { ort, tract: tract.as_ref().ok().copied(), tract_reason: tract.err() },
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
         };
-        let text = written("summary.json", serde_json::to_string_pretty(&summary))? + "\n";
-        self.folder.write("summary.json", text.as_bytes())?;
+        let text = written(folder::SUMMARY, serde_json::to_string_pretty(&summary))? + "\n";
+        self.folder.write(folder::SUMMARY, text.as_bytes())?;
         let kept_cycles = state.position.phases.iter().filter(|p| p.kept && p.cycle > 0).count();
         self.tell(Event::Finished { kept_cycles, parameters: summary.after.parameters })?;
         self.folder.remove_checkpoint()?;
@@ -443,7 +457,7 @@ impl Controller<'_, '_> {
             Some(path) => Session::from_file(path, &self.run.session)?,
             None => Session::from_bytes(self.run.model.bytes(), &self.run.session)?,
         };
-        let (predictions, width) = (&score.predictions, score.width);
+        let (predictions, width) = (&score.predictions, score.width());
         let difference = export::parity(&mut original, &self.fixed.network, &self.fixed.val, predictions, width)?;
         if difference > COPY_TOLERANCE {
             return Err(Error::Option {
@@ -504,6 +518,19 @@ impl Controller<'_, '_> {
         self.folder.record(&event)?;
         (self.run.observer)(&event);
         Ok(())
+    }
+
+    /// The second at which the phase of `cycle` has used up its share of what is left of the budget: a part for every phase
+    /// to come.
+    fn phase_end(&self, cycle: usize) -> Option<f64> {
+        let budget = self.run.options.budget?.0.as_secs_f64();
+        let now = self.seconds();
+        let phases = self.fixed.plan.cycles.saturating_sub(cycle) + 1;
+        Some(now + (budget - now).max(0.0) / phases as f64)
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.run.options.budget.is_some_and(|budget| self.seconds() > budget.0.as_secs_f64())
     }
 
     fn seconds(&self) -> f64 {

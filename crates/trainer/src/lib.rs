@@ -5,6 +5,8 @@
 
 pub mod accept;
 pub mod checkpoint;
+pub mod choices;
+pub mod controls;
 pub mod data;
 pub mod dendrite;
 pub mod error;
@@ -18,10 +20,12 @@ pub mod network;
 pub mod neuron;
 pub mod objective;
 pub mod options;
+pub mod origin;
 pub mod random;
 pub mod schedule;
 pub mod summary;
 
+pub use controls::controls;
 pub use data::{DataSet, Samples};
 pub use error::{Error, Result};
 pub use events::Event;

@@ -26,6 +26,35 @@ pub enum Link {
     Sigmoid,
 }
 
+impl Link {
+    /// The model's output for a row of predictions.
+    pub fn apply(self, row: &[f32]) -> Vec<f32> {
+        match self {
+            Link::Identity => row.to_vec(),
+            Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+            Link::Softmax => {
+                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
+                let sum: f32 = exponentials.iter().sum();
+                exponentials.iter().map(|v| v / sum).collect()
+            }
+        }
+    }
+
+    /// The model's output for a prediction in a graph.
+    pub fn attach(self, graph: &mut Graph, prediction: ValueId) -> ValueId {
+        let op = match self {
+            Link::Identity => return prediction,
+            Link::Sigmoid => "Sigmoid",
+            Link::Softmax => "Softmax",
+        };
+        let (element_type, shape) = (graph.value(prediction).element_type, graph.value(prediction).shape.clone());
+        let output = graph.op(op, "link/output", &[prediction], Default::default());
+        graph.set_type(output, element_type, shape);
+        output
+    }
+}
+
 /// A model prepared for training.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -166,9 +195,18 @@ fn choose_output(graph: &Graph, wanted: Option<&str>) -> Result<ValueId> {
             }
             Ok(id)
         }
-        None => graph.outputs.iter().copied().find(is_float).ok_or_else(|| Error::Option {
-            reason: format!("the model has no float output to train; it has {}", names()),
-            hint: "export the model with its scores (probabilities or logits) as an output".to_owned(),
+        None => graph.outputs.iter().copied().find(is_float).ok_or_else(|| {
+            let maps = graph.outputs.iter().filter_map(|v| graph.value(*v).producer()).map(|id| graph.node(id));
+            let zipped = maps.into_iter().any(|node| node.op == "ZipMap");
+            Error::Option {
+                reason: format!("the model has no float output to train; it has {}", names()),
+                hint: if zipped {
+                    "a ZipMap output is a list of maps, not a tensor: export the classifier with options={\"zipmap\": False}"
+                } else {
+                    "export the model with its scores (probabilities or logits) as an output"
+                }
+                .to_owned(),
+            }
         }),
     }
 }

@@ -54,8 +54,10 @@ pub fn trained_names(network: &Network, growth: &Growth, options: &Options) -> R
     for set in &growth.sets {
         let Some(site) = network.site(&set.site) else { continue };
         let own = [set.path("weight"), set.path("bias")];
+        let connection = set.path("connection");
         for (name, _) in set.tensors(site, &growth.sets) {
-            if options.method != Method::Pb || !own.contains(&name) {
+            let frozen = options.method == Method::Pb && own.contains(&name);
+            if !frozen && !(options.sham && name == connection) {
                 names.push(name);
             }
         }
@@ -274,7 +276,12 @@ impl<'a> NeuronPhase<'a> {
         floor: f64,
     ) -> Result<Self> {
         let best = trainer.state()?;
-        let rules = Rules { epochs: options.epochs, patience: options.patience, metric: evaluator.metric(), floor };
+        let rules = Rules {
+            epochs: options.epochs,
+            patience: options.patience,
+            metric: evaluator.basis().metric.clone(),
+            floor,
+        };
         let progress = Progress::new(options.lr);
         Ok(NeuronPhase { trainer, evaluator, train, val, options, place, rules, progress, best, best_score: None })
     }
@@ -317,7 +324,7 @@ impl<'a> NeuronPhase<'a> {
     fn search_rate(&mut self) -> Result<f64> {
         let start = self.trainer.fresh_state(&self.best);
         let rates = if self.options.optimizer == OptimizerKind::Sgd { SGD_RATES } else { ADAM_RATES };
-        let metric = self.evaluator.metric();
+        let metric = self.evaluator.basis().metric.clone();
         let mut best: Option<(f64, Score)> = None;
         for rate in rates {
             self.trainer.set_state(&start)?;
@@ -330,7 +337,7 @@ impl<'a> NeuronPhase<'a> {
             let state = self.trainer.state()?;
             let score = self.score(&state)?;
             match &best {
-                Some((_, found)) if !better(metric, &score, found) => break,
+                Some((_, found)) if !better(&metric, &score, found) => break,
                 _ if score.loss.is_finite() => best = Some((rate, score)),
                 _ => {}
             }
@@ -373,7 +380,7 @@ impl<'a> NeuronPhase<'a> {
 }
 
 /// Whether `a` is the better score: by the metric, and by the loss where the metric is equal.
-fn better(metric: Metric, a: &Score, b: &Score) -> bool {
+fn better(metric: &Metric, a: &Score, b: &Score) -> bool {
     metric.worse(b.metric, a.metric) || (a.metric == b.metric && a.loss < b.loss)
 }
 

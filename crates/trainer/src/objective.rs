@@ -1,16 +1,16 @@
 //! Which loss and metric a run uses, told from the target where the user does not say.
 
 use dendrite_autodiff::loss::{self, Loss, LossValues};
-use dendrite_onnx::{ElementType, Graph, Model, Tensor, ValueId};
+use dendrite_onnx::{Dim, ElementType, Graph, Model, Tensor, ValueId};
 use dendrite_runtime::{SessionOptions, infer_shapes};
 
 use crate::{
     data::Samples,
-    error::Result,
-    evaluate::Score,
+    error::{Error, Result},
+    evaluate::{Basis, Score},
     metric::Metric,
     network::{Link, Network},
-    options::{LossKind, Options},
+    options::{ClassWeights, LossKind, Options},
 };
 
 /// What every phase of a run works with.
@@ -40,6 +40,8 @@ pub struct Objective {
     pub metric: Metric,
     /// How the cross-entropy reads the prediction.
     pub reading: Reading,
+    /// The class number that marks positions without a target.
+    pub ignore: Option<i64>,
 }
 
 /// How the cross-entropy of classes reads a prediction. Predicted classes are the same in all.
@@ -79,30 +81,40 @@ impl Objective {
             chosen => chosen.clone(),
         };
         let loss = match &kind {
-            LossKind::CrossEntropy | LossKind::Auto => Loss::CrossEntropy { soft: !classes },
+            LossKind::CrossEntropy | LossKind::Auto if classes => Loss::CrossEntropy {
+                soft: false,
+                ignore: options.ignore_index,
+                class_weights: class_weights(&prediction, samples, options)?,
+            },
+            LossKind::CrossEntropy | LossKind::Auto => Loss::soft_classes(),
             LossKind::Bce => Loss::Bce,
             LossKind::Mse => Loss::Mse,
             LossKind::L1 => Loss::L1,
             LossKind::Huber => Loss::Huber { delta: 1.0 },
             LossKind::File(path) => Loss::Graph(Box::new(Model::open(path)?)),
         };
-        let objective = Objective {
-            reading: Reading::Logits,
-            loss,
-            metric: if kind == LossKind::CrossEntropy { Metric::Accuracy } else { Metric::Loss },
+        let single = prediction.0.iter().skip(1).all(|d| *d == Dim::Known(1));
+        let metric = match Metric::from_kind(&options.metric, options.minimise)? {
+            Some(metric) => metric,
+            None if kind == LossKind::CrossEntropy || (kind == LossKind::Bce && single) => Metric::Accuracy,
+            None => Metric::Loss,
         };
+        let objective =
+            Objective { reading: Reading::Logits, loss, metric, ignore: options.ignore_index.filter(|_| classes) };
         objective.check(&prediction, samples, classes)?;
+        objective.check_metric(network, &prediction, classes)?;
         Ok(objective)
     }
 
     /// Whether [`Objective::fit_reading`] has a choice: where nothing is known of a prediction whose classes are trained.
     pub fn has_choice(&self, network: &Network) -> bool {
-        matches!(self.loss, Loss::CrossEntropy { soft: false }) && network.link == Link::Identity
+        matches!(self.loss, Loss::CrossEntropy { soft: false, .. }) && network.link == Link::Identity
     }
 
     /// Choose how to read predictions from those of the input model on the training data.
     pub fn fit_reading(&mut self, score: &Score, target: &Tensor) {
         let Some(labels) = classes(score, target) else { return };
+        let width = score.width();
         if are_probabilities(score) {
             self.reading = Reading::Probabilities;
             return;
@@ -111,7 +123,7 @@ impl Objective {
         let losses = candidates.map(|t| (t, cross_entropy(score, &labels, t)));
         if let Some((temperature, loss)) = losses.min_by(|a, b| a.1.total_cmp(&b.1))
             && temperature > 1.0
-            && loss < BETTER_THAN_GUESSING * (score.width as f64).ln()
+            && loss < BETTER_THAN_GUESSING * (width as f64).ln()
         {
             self.reading = Reading::Tempered(temperature);
         }
@@ -155,6 +167,49 @@ impl Objective {
         Ok(values)
     }
 
+    /// What the metric needs to know besides predictions and targets.
+    pub fn basis(&self, network: &Network) -> Basis {
+        Basis {
+            metric: self.metric.clone(),
+            link: network.link,
+            independent: self.independent(network),
+            ignore: self.ignore,
+        }
+    }
+
+    /// Add a metric that is a graph, on the model's output: one number a sample.
+    pub fn attach_metric(&self, graph: &mut Graph, network: &Network, target: ValueId) -> Result<Option<ValueId>> {
+        let Metric::Graph { model, .. } = &self.metric else { return Ok(None) };
+        let output = network.link.attach(graph, network.prediction);
+        let measured = loss::measure(graph, model, output, target)?;
+        infer_shapes(graph)?;
+        Ok(Some(measured))
+    }
+
+    /// Whether the scores of a prediction are independent, each behind a sigmoid.
+    pub fn independent(&self, network: &Network) -> bool {
+        matches!(self.loss, Loss::Bce) || network.link == Link::Sigmoid
+    }
+
+    fn check_metric(&self, network: &Network, prediction: &dendrite_onnx::Shape, classes: bool) -> Result<()> {
+        let width = prediction.dim(1).and_then(Dim::known);
+        let reason = match &self.metric {
+            Metric::Top(k) if self.independent(network) || width.is_some_and(|n| *k >= n) => {
+                format!("top{k} says nothing about this output: it takes more than {k} classes that exclude each other")
+            }
+            Metric::Mae | Metric::Rmse if classes => {
+                format!("{} compares numbers, the target holds classes", self.metric.name())
+            }
+            Metric::Accuracy | Metric::F1 | Metric::Auc
+                if !classes && matches!(self.loss, Loss::Mse | Loss::L1 | Loss::Huber { .. }) =>
+            {
+                format!("{} takes classes, this loss takes numbers", self.metric.name())
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Option { reason, hint: "choose another with --metric".to_owned() })
+    }
+
     fn check(&self, prediction: &dendrite_onnx::Shape, samples: &Samples, classes: bool) -> Result<()> {
         let Some(target) = samples.target() else { return Ok(()) };
         match (&self.loss, classes) {
@@ -162,7 +217,8 @@ impl Objective {
                 let Some(count) = prediction.dim(1).and_then(|d| d.known()) else { return Ok(()) };
                 let labels = target.to_i64().unwrap_or_default();
                 let width = target.len() / target.shape().first().copied().unwrap_or(1).max(1);
-                match labels.iter().position(|l| usize::try_from(*l).map_or(true, |l| l >= count)) {
+                let outside = |l: &i64| Some(*l) != self.ignore && usize::try_from(*l).map_or(true, |l| l >= count);
+                match labels.iter().position(outside) {
                     None => Ok(()),
                     Some(at) => Err(samples.error(
                         format!(
@@ -171,7 +227,11 @@ impl Objective {
                             labels[at],
                             count - 1
                         ),
-                        "number the classes as the model's output does",
+                        if labels[at] < 0 {
+                            "number the classes as the model's output does; --ignore-index leaves positions out"
+                        } else {
+                            "number the classes as the model's output does"
+                        },
                     )),
                 }
             }
@@ -195,25 +255,60 @@ impl Objective {
     }
 }
 
+/// How much each class counts under `options`; `None` if all count alike.
+fn class_weights(prediction: &dendrite_onnx::Shape, samples: &Samples, options: &Options) -> Result<Option<Vec<f32>>> {
+    let count = prediction.dim(1).and_then(Dim::known);
+    match (&options.class_weights, count) {
+        (ClassWeights::Equal, _) => Ok(None),
+        (ClassWeights::Given(weights), count) if count.is_none_or(|n| n == weights.len()) => Ok(Some(weights.clone())),
+        (ClassWeights::Given(weights), count) => Err(Error::Option {
+            reason: format!(
+                "--class-weights gives {} numbers, the model has {} classes",
+                weights.len(),
+                count.unwrap_or(0)
+            ),
+            hint: "give one number for each class, in the order of the model's output".to_owned(),
+        }),
+        (ClassWeights::Balanced, None) => Err(Error::Option {
+            reason: "--class-weights balanced: the number of the model's classes is not known".to_owned(),
+            hint: "give the weights as a list of numbers".to_owned(),
+        }),
+        (ClassWeights::Balanced, Some(count)) => {
+            let labels = samples.target().and_then(Tensor::to_i64).unwrap_or_default();
+            let mut counts = vec![0usize; count];
+            let valid = labels.iter().filter(|l| Some(**l) != options.ignore_index);
+            valid.filter_map(|l| usize::try_from(*l).ok()).for_each(|l| {
+                if let Some(count) = counts.get_mut(l) {
+                    *count += 1;
+                }
+            });
+            let (total, present) = (counts.iter().sum::<usize>(), counts.iter().filter(|n| **n > 0).count().max(1));
+            // A class that does not occur has no say either way.
+            let weight = |n: &usize| if *n == 0 { 1.0 } else { total as f32 / (present * n) as f32 };
+            Ok(Some(counts.iter().map(weight).collect()))
+        }
+    }
+}
+
 /// The class of every row, if there is one for each.
 fn classes(score: &Score, target: &Tensor) -> Option<Vec<usize>> {
     let labels = target.to_i64()?;
-    let fits = score.width > 1 && score.predictions.len() == labels.len() * score.width;
+    let fits = score.width() > 1 && score.predictions.len() == labels.len() * score.width();
     let labels: Option<Vec<usize>> =
-        labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < score.width)).collect();
+        labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < score.width())).collect();
     labels.filter(|_| fits)
 }
 
 fn are_probabilities(score: &Score) -> bool {
     score
         .predictions
-        .chunks_exact(score.width.max(1))
+        .chunks_exact(score.width().max(1))
         .all(|row| row.iter().all(|p| (-1e-6..=1.0 + 1e-6).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3)
 }
 
 /// The mean cross-entropy of logits divided by `temperature`.
 fn cross_entropy(score: &Score, labels: &[usize], temperature: f64) -> f64 {
-    let rows = score.predictions.chunks_exact(score.width.max(1)).zip(labels);
+    let rows = score.predictions.chunks_exact(score.width().max(1)).zip(labels);
     let losses = rows.map(|(row, label)| {
         let scaled = row.iter().map(|v| f64::from(*v) / temperature);
         let top = scaled.clone().fold(f64::NEG_INFINITY, f64::max);
@@ -227,11 +322,11 @@ mod tests {
     use super::*;
 
     fn objective() -> Objective {
-        Objective { loss: Loss::CrossEntropy { soft: false }, metric: Metric::Accuracy, reading: Reading::Logits }
+        Objective { loss: Loss::classes(), metric: Metric::Accuracy, reading: Reading::Logits, ignore: None }
     }
 
     fn score(predictions: &[f32]) -> Score {
-        Score { loss: 0.0, metric: 0.0, per_sample: Vec::new(), predictions: predictions.to_vec(), width: 2 }
+        Score { predictions: predictions.to_vec(), shape: vec![2], ..Score::default() }
     }
 
     #[test]

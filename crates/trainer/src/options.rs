@@ -1,105 +1,9 @@
 //! What a user can choose about a run, with the defaults.
 
-use dendrites::{Activation, Connection};
+use dendrites::Connection;
 use serde::{Deserialize, Serialize};
 
-/// How dendrites and weights learn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// The paper's: correlation-trained, frozen dendrites; the error that reaches lower layers ignores them.
-    Pb,
-    /// Gradient descent alone: dendrites start at random and train with everything else.
-    Gd,
-    /// Correlation-trained, then trained with everything else.
-    Hybrid,
-}
-
-impl Method {
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Pb => "pb",
-            Method::Gd => "gd",
-            Method::Hybrid => "hybrid",
-        }
-    }
-}
-
-/// The activations candidates may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Activations {
-    Sigmoid,
-    Tanh,
-    Relu,
-    /// All three compete; a set takes the one that correlates best.
-    Mixed,
-}
-
-impl Activations {
-    /// The activations in the pool.
-    pub fn list(self) -> &'static [Activation] {
-        match self {
-            Activations::Sigmoid => &[Activation::Sigmoid],
-            Activations::Tanh => &[Activation::Tanh],
-            Activations::Relu => &[Activation::Relu],
-            Activations::Mixed => &[Activation::Relu, Activation::Tanh, Activation::Sigmoid],
-        }
-    }
-}
-
-/// The loss that trains and that acceptance is tested on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossKind {
-    /// By the target: cross-entropy for classes, binary cross-entropy behind a sigmoid, else the squared error.
-    Auto,
-    /// Cross-entropy of logits with classes or soft targets.
-    CrossEntropy,
-    /// Binary cross-entropy of logits.
-    Bce,
-    /// Squared error.
-    Mse,
-    /// Absolute error.
-    L1,
-    /// Huber's loss with delta 1.
-    Huber,
-    /// A loss given as an ONNX file.
-    File(std::path::PathBuf),
-}
-
-impl std::str::FromStr for LossKind {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        Ok(match s {
-            "auto" => LossKind::Auto,
-            "cross-entropy" => LossKind::CrossEntropy,
-            "bce" => LossKind::Bce,
-            "mse" => LossKind::Mse,
-            "l1" => LossKind::L1,
-            "huber" => LossKind::Huber,
-            file if file.ends_with(".onnx") => LossKind::File(file.into()),
-            other => {
-                return Err(format!(
-                    "'{other}' is no loss; one of auto, cross-entropy, bce, mse, l1, huber or a .onnx file"
-                ));
-            }
-        })
-    }
-}
-
-/// The optimizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum OptimizerKind {
-    AdamW,
-    Adam,
-    Sgd,
-}
+pub use crate::choices::{Activations, Budget, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind};
 
 /// Every option of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,6 +30,14 @@ pub struct Options {
     pub activation: Activations,
     /// The loss.
     pub loss: LossKind,
+    /// The metric.
+    pub metric: MetricKind,
+    /// Whether a metric given as a file is better when it is smaller.
+    pub minimise: bool,
+    /// The class number that marks positions without a target (-100 in PyTorch); none by default.
+    pub ignore_index: Option<i64>,
+    /// How much each class counts in the cross-entropy: one number a class, or `balanced` for the inverse of its share.
+    pub class_weights: ClassWeights,
     /// The output to train; by default the first float output.
     pub output: Option<String>,
     /// The array of targets.
@@ -160,6 +72,12 @@ pub struct Options {
     pub seed: u64,
     /// Threads; all cores by default.
     pub threads: Option<usize>,
+    /// How long training may take; no limit by default. A run under a budget is not repeated to the byte.
+    pub budget: Option<Budget>,
+    /// What the result is held against, after the run.
+    pub controls: Vec<Control>,
+    /// Hold every connection at zero: a control, not a way to grow.
+    pub sham: bool,
 }
 
 impl Default for Options {
@@ -175,6 +93,10 @@ impl Default for Options {
             pool: 8,
             activation: Activations::Relu,
             loss: LossKind::Auto,
+            metric: MetricKind::Auto,
+            minimise: false,
+            ignore_index: None,
+            class_weights: ClassWeights::Equal,
             output: None,
             target: "target".to_owned(),
             map: Vec::new(),
@@ -192,6 +114,9 @@ impl Default for Options {
             finetune_first: true,
             seed: 0,
             threads: None,
+            budget: None,
+            controls: Vec::new(),
+            sham: false,
         }
     }
 }

@@ -13,7 +13,7 @@ const DROP: f64 = 0.3;
 const THRESHOLD: f64 = 1e-3;
 
 /// What the schedule goes by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     /// Epochs, at most.
     pub epochs: usize,

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{checkpoint::PhaseSummary, evaluate::Score, metric::Metric};
 
 /// The facts of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Summary {
     /// The version of this form.
     pub schema_version: u32,
@@ -25,6 +25,9 @@ pub struct Summary {
     pub after: Side,
     /// Dendrites a neuron that were kept (`layer`: dendrites at the site that has most).
     pub kept_dendrites: usize,
+    /// What the result is held against, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub controls: BTreeMap<String, Side>,
     /// How far the exported file is from the evaluation session.
     pub parity: Parity,
     /// The phases in order.
@@ -33,8 +36,20 @@ pub struct Summary {
     pub seconds: f64,
 }
 
+impl Summary {
+    /// Whether the result beats the input on validation.
+    pub fn improved(&self) -> bool {
+        improved(&self.phases)
+    }
+}
+
+/// Whether any of `phases` was kept, and with it a model that beats the input.
+pub fn improved(phases: &[PhaseSummary]) -> bool {
+    phases.iter().any(|p| p.kept)
+}
+
 /// One model's facts.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Side {
     /// Parameters.
     pub parameters: usize,
@@ -47,15 +62,15 @@ pub struct Side {
 }
 
 /// Metric and loss by name.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Scores(pub BTreeMap<String, f64>);
 
 impl Scores {
     /// The scores to report; `loss` as users know it, whatever trained.
-    pub fn new(metric: Metric, score: &Score, loss: f64) -> Self {
-        let value = if metric == Metric::Loss { loss } else { score.metric };
-        Scores(BTreeMap::from([("loss".to_owned(), loss), (metric.name().to_owned(), value)]))
+    pub fn new(metric: &Metric, score: &Score, loss: f64) -> Self {
+        let value = if metric.is_loss() { loss } else { score.metric };
+        Scores(BTreeMap::from([("loss".to_owned(), loss), (metric.name(), value)]))
     }
 
     /// The metric that is not the loss, where there is one.
@@ -65,10 +80,13 @@ impl Scores {
 }
 
 /// Largest relative differences between the exported file and the evaluation session.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Parity {
     /// In ONNX Runtime.
     pub ort: f64,
-    /// In tract; `null` if it was not run.
+    /// In tract; `null` if it did not run the file.
     pub tract: Option<f64>,
+    /// Why tract did not run the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tract_reason: Option<String>,
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use dendrite_onnx::Model;
 use dendrite_trainer::{
-    DataSet, Network,
-    evaluate::{Evaluator, interval},
+    DataSet, Network, Options,
+    evaluate::Evaluator,
     network::Growth,
     objective::{Objective, Reading},
 };
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Machine, Placement, Training, read_config},
+    growth::{Machine, Scoring},
     output::Output,
 };
 
@@ -25,25 +25,28 @@ pub(crate) struct Args {
     /// The data (.npz; arrays named like the model's inputs, and target)
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
+    /// The output to score; by default the first float output
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
+    /// Samples a pass
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     #[command(flatten)]
-    placement: Placement,
-    #[command(flatten)]
-    training: Training,
+    scoring: Scoring,
     #[command(flatten)]
     machine: Machine,
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
-    let mut options = read_config(None)?;
-    args.training.apply(&mut options);
+    let mut options = Options::default();
+    args.scoring.apply(&mut options);
     args.machine.apply(&mut options);
-    args.placement.apply(&mut options, 0);
-    let network = Network::prepare(&model, options.output.as_deref())?;
+    let network = Network::prepare(&model, args.output.as_deref())?;
     let data = DataSet::open(&args.data)?;
     let samples = network.samples(&data, &options)?;
     let mut objective = Objective::choose(&network, &samples, &options)?;
-    let batch = options.batch.unwrap_or(64).min(samples.len());
+    let batch = (args.batch as usize).min(samples.len());
     let session = args.machine.session(&options);
     let score = |objective: &Objective| {
         Evaluator::new(&network, &Growth::default(), &[], objective, &samples, batch, &session)?.score(&samples)
@@ -57,7 +60,10 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             Reading::Logits | Reading::Tempered(_) => {}
         }
     }
-    let rows = interval(objective.metric, &scored, samples.target());
+    let rows = match samples.target() {
+        Some(target) => scored.intervals(&objective.basis(&network), target)?,
+        None => Vec::new(),
+    };
     if out.is_json() {
         let metrics: serde_json::Map<String, serde_json::Value> = rows
             .iter()

@@ -14,7 +14,7 @@ use dendrites::Plan;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Machine, Placement, Training, read_config, shown},
+    growth::{Machine, Placement, Scoring, Training, read_config, read_text, shown},
     output::{Output, grouped},
     parity,
     progress::Progress,
@@ -56,6 +56,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     placement: Placement,
     #[command(flatten)]
+    scoring: Scoring,
+    #[command(flatten)]
     training: Training,
     #[command(flatten)]
     machine: Machine,
@@ -63,6 +65,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let mut options = read_config(args.config.as_deref())?;
+    args.scoring.apply(&mut options);
     args.training.apply(&mut options);
     args.machine.apply(&mut options);
     let (Some(path), Some(train), Some(val), Some(folder), false) =
@@ -104,7 +107,11 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         observer: &mut |event| progress.show(event),
         second_runtime: second.as_deref(),
     };
-    let grown = match dendrite_trainer::grow(&mut run) {
+    let grown = dendrite_trainer::grow(&mut run).and_then(|mut grown| {
+        dendrite_trainer::controls(&mut run, &mut grown)?;
+        Ok(grown)
+    });
+    let grown = match grown {
         Err(Error::Interrupted) => {
             out.note(format_args!("interrupted; go on with the same command and --resume ({})", shown(folder)));
             return Ok(Outcome::Interrupted);
@@ -116,7 +123,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
 }
 
 fn read_plan(path: &Path) -> Result<Plan, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", shown(path)), None))?;
+    let text = read_text(path)?;
     toml::from_str(&text).map_err(|e| {
         Failure::new(format!("{}: {}", shown(path), e.to_string().trim_end()), Some("`dendrite plan MODEL` prints a valid plan"))
     })
@@ -141,7 +148,8 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
     };
     let metric = summary.after.val.headline().map_or("score", |(name, _)| name);
     let (val, test) = (format!("val {metric}"), format!("test {metric}"));
-    let rows = [row("input", &summary.before), row("result", &summary.after)];
+    let mut rows = vec![row("input", &summary.before), row("result", &summary.after)];
+    rows.extend(summary.controls.iter().map(|(name, side)| row(&format!("control: {name}"), side)));
     out.table(&["", "parameters", "MACs", &val, &test], &[1, 2, 3, 4], &rows)?;
     let tract = summary.parity.tract.map_or("not run".to_owned(), |t| format!("{t:.1e}"));
     out.line(format_args!(
@@ -150,6 +158,9 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
         summary.seconds,
         summary.parity.ort
     ))?;
+    if let Some(reason) = &summary.parity.tract_reason {
+        out.note(format_args!("tract did not run the result: {reason}"));
+    }
     if !grown.improved {
         out.note("nothing beat the input model on validation: the result is the input, byte for byte");
     }

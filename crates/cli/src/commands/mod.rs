@@ -13,7 +13,7 @@ macro_rules! commands {
         /// What to do.
         #[derive(clap::Subcommand)]
         pub(crate) enum Command {
-            $(#[allow(missing_docs)] $command($module::Args),)*
+            $(#[allow(missing_docs)] $command(Box<$module::Args>),)*
         }
 
         impl Command {

@@ -1,0 +1,6 @@
+//! Readers of the kinds of data sets: each turns a file or folder into named columns.
+
+pub(crate) mod npy;
+pub(crate) mod npy_folder;
+pub(crate) mod npz;
+pub(crate) mod safetensors;

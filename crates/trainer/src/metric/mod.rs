@@ -1,0 +1,321 @@
+//! Metrics: what a score is reported and accepted by.
+
+mod interval;
+mod ranking;
+
+use dendrite_onnx::{Model, Tensor};
+
+use crate::{
+    error::{Error, Result},
+    options::MetricKind,
+};
+
+pub use interval::{Interval, intervals};
+
+/// A metric of predictions against targets.
+#[derive(Debug, Clone)]
+pub enum Metric {
+    /// Share of targets that are met: the largest score is the class (of soft targets: their largest entry); behind a sigmoid,
+    /// score and target lie on the same side of one half.
+    Accuracy,
+    /// Share of targets among the this many largest scores.
+    Top(usize),
+    /// F1 of the positive class where there are two classes, else the mean over classes or labels.
+    F1,
+    /// Area under the receiver operating characteristic: of the positive class where there are two, else the mean over
+    /// classes, one against the rest, or over labels. Classes that do not occur, or alone, are left out.
+    Auc,
+    /// Mean absolute error.
+    Mae,
+    /// Root of the mean squared error.
+    Rmse,
+    /// The mean loss.
+    Loss,
+    /// A graph that gives a number for each sample, of which the mean is taken.
+    Graph {
+        /// The file's name without its ending.
+        name: String,
+        /// The graph: inputs `prediction` (the model's output) and `target`.
+        model: Box<Model>,
+        /// Whether smaller is better.
+        minimise: bool,
+    },
+}
+
+impl Metric {
+    /// The metric that `kind` asks for; `None` for [`MetricKind::Auto`]. `minimise` says which way a metric of one's own
+    /// goes.
+    pub fn from_kind(kind: &MetricKind, minimise: bool) -> Result<Option<Self>> {
+        Ok(Some(match kind {
+            MetricKind::Auto => return Ok(None),
+            MetricKind::Accuracy => Metric::Accuracy,
+            MetricKind::Top(k) => Metric::Top(*k),
+            MetricKind::F1 => Metric::F1,
+            MetricKind::Auc => Metric::Auc,
+            MetricKind::Mae => Metric::Mae,
+            MetricKind::Rmse => Metric::Rmse,
+            MetricKind::Loss => Metric::Loss,
+            MetricKind::File(path) => {
+                let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+                Metric::Graph { name, model: Box::new(Model::open(path)?), minimise }
+            }
+        }))
+    }
+
+    /// The name in reports.
+    pub fn name(&self) -> String {
+        match self {
+            Metric::Accuracy => "accuracy".to_owned(),
+            Metric::Top(k) => format!("top{k}"),
+            Metric::F1 => "f1".to_owned(),
+            Metric::Auc => "auc".to_owned(),
+            Metric::Mae => "mae".to_owned(),
+            Metric::Rmse => "rmse".to_owned(),
+            Metric::Loss => "loss".to_owned(),
+            Metric::Graph { name, .. } => name.clone(),
+        }
+    }
+
+    /// Whether it is the loss itself.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Metric::Loss)
+    }
+
+    /// Whether larger is better.
+    pub fn maximise(&self) -> bool {
+        match self {
+            Metric::Accuracy | Metric::Top(_) | Metric::F1 | Metric::Auc => true,
+            Metric::Mae | Metric::Rmse | Metric::Loss => false,
+            Metric::Graph { minimise, .. } => !minimise,
+        }
+    }
+
+    /// Whether `a` is worse than `b`.
+    pub fn worse(&self, a: f64, b: f64) -> bool {
+        if self.maximise() { a < b } else { a > b }
+    }
+
+    /// The value over the samples `rows` of what was scored.
+    pub fn value(&self, scored: &Scored, rows: &[usize]) -> Result<f64> {
+        let fail = |reason: &str| Error::Option {
+            reason: reason.to_owned(),
+            hint: "choose another with --metric, or other data".to_owned(),
+        };
+        Ok(match self {
+            Metric::Loss => mean(rows.iter().map(|r| scored.losses[*r])),
+            Metric::Graph { .. } => mean(rows.iter().map(|r| scored.measured[*r])),
+            Metric::Accuracy => scored.hits(rows, 1),
+            Metric::Top(k) => scored.hits(rows, *k),
+            Metric::F1 => {
+                ranking::f1(scored, rows).ok_or_else(|| fail("the F1 score is not defined: no class occurs"))?
+            }
+            Metric::Auc => ranking::auc(scored, rows)
+                .ok_or_else(|| fail("the AUC is not defined: it takes samples of a class and samples of others"))?,
+            Metric::Mae => mean(scored.errors(rows).map(f64::abs)),
+            Metric::Rmse => mean(scored.errors(rows).map(|e| e * e)).sqrt(),
+        })
+    }
+}
+
+/// Targets, read once.
+#[derive(Debug, Clone)]
+pub enum Truth {
+    /// Class numbers `[N, positions..]`.
+    Classes(Vec<i64>),
+    /// Numbers of the predictions' shape.
+    Numbers(Vec<f32>),
+}
+
+impl Truth {
+    /// The targets that a tensor holds.
+    pub fn of(target: &Tensor) -> Self {
+        match target.to_i64().filter(|_| !target.element_type().is_float()) {
+            Some(classes) => Truth::Classes(classes),
+            None => Truth::Numbers(target.to_f32().unwrap_or_default()),
+        }
+    }
+
+    fn number(&self, index: usize) -> Option<f32> {
+        match self {
+            Truth::Classes(classes) => classes.get(index).map(|c| *c as f32),
+            Truth::Numbers(numbers) => numbers.get(index).copied(),
+        }
+    }
+}
+
+/// Predictions and targets of samples.
+#[derive(Debug, Clone, Copy)]
+pub struct Scored<'a> {
+    /// Predictions before a final softmax or sigmoid, rows x `shape`.
+    pub predictions: &'a [f32],
+    /// The shape of one prediction: classes first, then positions.
+    pub shape: &'a [usize],
+    /// Whether scores of a prediction are independent, each behind a sigmoid.
+    pub independent: bool,
+    /// Targets.
+    pub truth: &'a Truth,
+    /// The class number that marks positions without a target.
+    pub ignore: Option<i64>,
+    /// The loss of each sample.
+    pub losses: &'a [f64],
+    /// What a metric of one's own gave for each sample.
+    pub measured: &'a [f64],
+    /// The model's outputs, where they are not the predictions.
+    pub outputs: &'a [f32],
+}
+
+impl Scored<'_> {
+    fn width(&self) -> usize {
+        self.shape.iter().product::<usize>().max(1)
+    }
+
+    /// Classes, or labels, of one position.
+    fn classes(&self) -> usize {
+        if self.independent { self.width() } else { self.shape.first().copied().unwrap_or(1).max(1) }
+    }
+
+    fn positions(&self) -> usize {
+        if self.independent { 1 } else { self.width() / self.classes() }
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        let width = self.width();
+        self.predictions.get(row * width..(row + 1) * width).unwrap_or_default()
+    }
+
+    /// The scores of every position of `rows` with its class; positions without a target are left out.
+    fn targets<'s>(&'s self, rows: &'s [usize]) -> impl Iterator<Item = (usize, Scores<'s>)> {
+        let (classes, positions) = (self.classes(), self.positions());
+        let class = move |row: usize, position: usize| match self.truth {
+            Truth::Classes(labels) => {
+                let label = *labels.get(row * positions + position)?;
+                usize::try_from(label).ok().filter(|_| Some(label) != self.ignore)
+            }
+            Truth::Numbers(soft) => {
+                let place = |c: usize| (row * classes + c) * positions + position;
+                Some(best(classes, |c| soft.get(place(c)).copied().unwrap_or(f32::MIN)))
+            }
+        };
+        let places = rows.iter().flat_map(move |row| (0..positions).map(move |position| (*row, position)));
+        places.filter_map(move |(row, position)| {
+            let scores = Scores { values: self.row(row), classes, positions, position };
+            Some((class(row, position)?, scores))
+        })
+    }
+
+    /// Whether each label of each row holds, beside its score: for independent scores.
+    fn labels<'s>(&'s self, rows: &'s [usize]) -> impl Iterator<Item = (usize, bool, f32)> + 's {
+        let width = self.width();
+        rows.iter().flat_map(move |row| (0..width).map(move |label| (*row, label))).filter_map(move |(row, label)| {
+            let truth = self.truth.number(row * width + label)? > 0.5;
+            Some((label, truth, *self.row(row).get(label)?))
+        })
+    }
+
+    /// The share of targets among the `k` largest scores.
+    fn hits(&self, rows: &[usize], k: usize) -> f64 {
+        let share = |hits: &mut dyn Iterator<Item = bool>| mean(hits.map(|hit| f64::from(u8::from(hit))));
+        if self.independent {
+            return share(&mut self.labels(rows).map(|(_, truth, score)| truth == (score > 0.0)));
+        }
+        share(&mut self.targets(rows).map(|(class, scores)| scores.rank(class) < k))
+    }
+
+    /// Output minus target, element by element.
+    fn errors<'s>(&'s self, rows: &'s [usize]) -> impl Iterator<Item = f64> + 's {
+        let outputs = if self.outputs.is_empty() { self.predictions } else { self.outputs };
+        let width = self.width();
+        rows.iter()
+            .flat_map(move |row| row * width..(row + 1) * width)
+            .filter_map(move |i| Some(f64::from(*outputs.get(i)?) - f64::from(self.truth.number(i)?)))
+    }
+}
+
+/// The scores of the classes at one position of a prediction.
+#[derive(Debug, Clone, Copy)]
+struct Scores<'a> {
+    values: &'a [f32],
+    classes: usize,
+    positions: usize,
+    position: usize,
+}
+
+impl Scores<'_> {
+    fn of(&self, class: usize) -> f32 {
+        self.values.get(class * self.positions + self.position).copied().unwrap_or(f32::NEG_INFINITY)
+    }
+
+    /// The class with the largest score, the first of equals.
+    fn best(&self) -> usize {
+        best(self.classes, |c| self.of(c))
+    }
+
+    /// How many classes come before `class`: those of a larger score, and of equals the first.
+    fn rank(&self, class: usize) -> usize {
+        if class >= self.classes {
+            return usize::MAX;
+        }
+        let own = self.of(class);
+        (0..self.classes).filter(|c| self.of(*c) > own || (self.of(*c) == own && *c < class)).count()
+    }
+}
+
+fn best(classes: usize, score: impl Fn(usize) -> f32) -> usize {
+    (1..classes).fold(0, |best, c| if score(c) > score(best) { c } else { best })
+}
+
+/// The mean; 0 of nothing.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
+    sum / count.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scored<'a>(predictions: &'a [f32], shape: &'a [usize], truth: &'a Truth, independent: bool) -> Scored<'a> {
+        Scored { predictions, shape, independent, truth, ignore: Some(-1), losses: &[], measured: &[], outputs: &[] }
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-9
+    }
+
+    #[test]
+    fn classes_are_counted_by_position_and_ignored_ones_are_not() -> Result<()> {
+        // Two samples of three classes and two positions: classes come first.
+        let predictions = [5.0, 0.0, 1.0, 2.0, 0.0, 3.0, 0.0, 9.0, 1.0, 0.0, 2.0, 0.0];
+        let truth = Truth::of(&Tensor::from_i64(&[2, 2], &[0, 1, 2, -1]));
+        let scored = scored(&predictions, &[3, 2], &truth, false);
+        assert!(close(Metric::Accuracy.value(&scored, &[0, 1])?, 2.0 / 3.0));
+        assert!(close(Metric::Top(2).value(&scored, &[0, 1])?, 1.0));
+        assert!(close(Metric::Accuracy.value(&scored, &[0])?, 0.5));
+        Ok(())
+    }
+
+    #[test]
+    fn soft_targets_have_the_class_of_their_largest_entry() -> Result<()> {
+        let truth = Truth::of(&Tensor::from_f32(&[2, 3], &[0.1, 0.7, 0.2, 0.5, 0.3, 0.2]));
+        let scored = scored(&[0.0, 2.0, 1.0, 0.0, 2.0, 1.0], &[3], &truth, false);
+        assert!(close(Metric::Accuracy.value(&scored, &[0, 1])?, 0.5));
+        Ok(())
+    }
+
+    #[test]
+    fn independent_scores_are_right_on_the_same_side() -> Result<()> {
+        let truth = Truth::of(&Tensor::from_f32(&[2, 2], &[1.0, 0.0, 0.0, 1.0]));
+        let scored = scored(&[0.5, 0.5, -3.0, 2.0], &[2], &truth, true);
+        assert!(close(Metric::Accuracy.value(&scored, &[0, 1])?, 0.75));
+        Ok(())
+    }
+
+    #[test]
+    fn errors_are_those_of_outputs() -> Result<()> {
+        let truth = Truth::of(&Tensor::from_f32(&[2, 1], &[1.0, 3.0]));
+        let scored = Scored { outputs: &[2.0, 5.0], ..scored(&[0.0, 0.0], &[1], &truth, false) };
+        assert!(close(Metric::Mae.value(&scored, &[0, 1])?, 1.5));
+        assert!(close(Metric::Rmse.value(&scored, &[0, 1])?, 2.5f64.sqrt()));
+        Ok(())
+    }
+}
