@@ -45,7 +45,7 @@ pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
                                         td class="n" { (shown(phase.val_metric.filter(|_| judged), |v| metric.value(v))) }
                                     }
                                     td class="n" { (shown(phase.val_loss.filter(|_| judged), number)) }
-                                    td class="n" { (phase.epochs) }
+                                    td class="n" { (shown(epochs(phase, &summary.method), |n| n.to_string())) }
                                     td class="n" { (shown(parameters(run, line, phase), grouped)) }
                                 }
                             }
@@ -67,6 +67,11 @@ fn title(phase: &Phase) -> String {
 
 fn shown<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
     value.map_or("\u{2013}".to_owned(), text)
+}
+
+/// Epochs; the method `gd` trains no candidates, whatever was asked for.
+fn epochs(phase: &Phase, method: &str) -> Option<usize> {
+    (phase.kind != "dendrite" || method != "gd").then_some(phase.epochs)
 }
 
 fn parameters(run: &Run, line: &Timeline, phase: &Phase) -> Option<u64> {

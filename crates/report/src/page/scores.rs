@@ -41,7 +41,7 @@ pub(super) fn scores(run: &Run) -> Markup {
             @if summary.after.test.is_none() { p class="note" { "No test data were given." } }
             @if controls.is_empty() && summary.kept_dendrites > 0 {
                 p class="note" {
-                    "No controls were run: how much of the change more training alone would have brought was not measured."
+                    "No controls were run, so nothing here tells how much of this longer training alone would have brought."
                 }
             }
             @if let Some(reason) = &summary.parity.tract_reason { p class="note" { "tract did not run the file: " (name(reason)) "." } }
