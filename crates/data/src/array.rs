@@ -289,9 +289,8 @@ impl Array {
             bytes.extend_from_slice(block);
             Ok(())
         })?;
-        // The bytes it had are let go, unless they are part of a table.
-        if self.is_resident() && self.contiguous() {
-            budget.give(self.stride.saturating_mul(self.rows() as u64).min(self.storage.len()));
+        if self.is_resident() {
+            budget.give(self.own_bytes());
         }
         Array::new(self.origin.clone(), to, self.shape.clone(), false, Storage::Memory(bytes.into()))
     }
@@ -341,7 +340,14 @@ impl Array {
             spool.push(&block)?;
         }
         let storage = spool.finish()?;
+        columns.iter().filter(|c| c.is_resident()).for_each(|c| budget.give(c.own_bytes()));
         Array::new(origin, to, vec![rows, width / size.max(1)], false, storage)
+    }
+
+    /// Bytes that are let go with this array: none where they are part of a table.
+    fn own_bytes(&self) -> u64 {
+        let own = self.stride.saturating_mul(self.rows() as u64);
+        if own == self.storage.len() { own } else { 0 }
     }
 
     /// All of it as a tensor of `to`.
