@@ -112,7 +112,7 @@ impl Table {
         if reader.seek(SeekFrom::Start(position.byte())).is_err() {
             return position.line();
         }
-        let before = BufReader::new(reader).bytes().map_while(|b| b.ok().filter(u8::is_ascii_whitespace));
+        let before = BufReader::new(reader).bytes().map_while(|b| b.ok().filter(|b| matches!(b, b'\r' | b'\n')));
         position.line() + before.filter(|b| *b == b'\n').count() as u64
     }
 
@@ -274,6 +274,7 @@ fn codes(table: &Table, index: usize) -> Result<crate::column::Coded> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
