@@ -47,6 +47,14 @@ fn every_format_is_decoded_and_classes_count_from_the_names() {
 }
 
 #[test]
+fn photographs_decode_as_pil_decodes_them() {
+    let samples = open(fixture("images"), &request(&[37, 53, 3], Preprocess::default())).unwrap();
+    let off: Vec<f32> = row(&samples, 1).iter().zip(expected("jpeg", &[53, 3])).map(|(a, b)| (a - b).abs()).collect();
+    let near = off.iter().filter(|d| **d <= 2.0).count() as f32 / off.len() as f32;
+    assert!(near > 0.95, "{near} of the values agree within 2 levels");
+}
+
+#[test]
 fn resizing_agrees_with_pil_to_the_bit() {
     for [height, width] in [[24, 24], [70, 90]] {
         for (name, filter) in
