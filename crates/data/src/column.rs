@@ -54,8 +54,8 @@ type Decode = dyn Fn(&mut Budget) -> Result<Array> + Send + Sync;
 #[derive(Clone)]
 pub(crate) struct Text {
     pub(crate) rows: usize,
-    /// The first text as messages call it, with its place.
-    pub(crate) first: String,
+    /// The first text with its place, where it is known.
+    first: Option<String>,
     load: Arc<dyn Fn() -> Result<Coded> + Send + Sync>,
 }
 
@@ -111,8 +111,17 @@ impl<'a> Coder<'a> {
 }
 
 impl Text {
-    pub(crate) fn new(rows: usize, first: String, load: impl Fn() -> Result<Coded> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        rows: usize,
+        first: Option<String>,
+        load: impl Fn() -> Result<Coded> + Send + Sync + 'static,
+    ) -> Self {
         Text { rows, first, load: Arc::new(load) }
+    }
+
+    /// The first text for a message, as far as it is known.
+    pub(crate) fn example(&self) -> String {
+        self.first.as_ref().map(|first| format!(" ({first})")).unwrap_or_default()
     }
 
     pub(crate) fn load(&self) -> Result<Coded> {

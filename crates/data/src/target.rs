@@ -109,7 +109,7 @@ impl<'a> Target<'a> {
         };
         if let Target::Text(column, text) = &self {
             return Err(set.error(
-                format!("column '{column}' holds text, sample weights are numbers: {}", text.first),
+                format!("column '{column}' holds text{}, sample weights are numbers", text.example()),
                 "repair the cell",
             ));
         }

@@ -162,6 +162,8 @@ fn inputs_that_cannot_be_told_are_errors() {
     assert_error(e, "none of the model's inputs takes images: 'x' [N, 4]", "4 axes");
     let two = || vec![input("a", ElementType::Float, &[3, 8, 8]), input("b", ElementType::Float, &[3, 8, 8])];
     assert_error(try_it(two(), Preprocess::default()), "several of the model's inputs", "preprocess.input");
+    let e = try_it(vec![input("image", ElementType::Float, &[3, 8, 8]), two().remove(1)], Preprocess::default());
+    assert_error(e, "no array 'b' for the model's input 'b'; it holds image, target", "--map");
     let named = Preprocess { input: Some("c".to_owned()), ..Preprocess::default() };
     assert_error(try_it(two(), named), "preprocess.input names 'c', the model's inputs are a, b", "one of them");
     let e = try_it(vec![input("x", ElementType::Float, &[5, 8, 8])], Preprocess::default());

@@ -61,6 +61,7 @@ fn dropping_a_loader_midway_ends_its_thread() {
         for _ in 0..taken {
             loader.next().unwrap().unwrap();
         }
+        assert_eq!(loader.remaining(), 1000 - taken);
         drop(loader);
     }
 }

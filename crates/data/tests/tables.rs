@@ -107,7 +107,7 @@ fn cells_that_are_no_numbers_are_named_by_line_row_and_column() {
     case(
         "x,target\na,0\nb,1\n",
         &[1],
-        "column 'x' holds text, the model's input 'x' takes numbers: 'a' in line 2",
+        "column 'x' holds text ('a' in line 2 (row 0)), the model's input 'x' takes numbers",
         "repair",
     );
     case("x,target\n1,a\n2,\n", &[1], "column 'target' has an empty cell in line 3 (row 1)", "fill the cell");

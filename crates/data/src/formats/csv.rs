@@ -158,7 +158,7 @@ pub(crate) fn columns(file: &Arc<DataFile>, start: &[u8], budget: &mut Budget) -
         columns.push(match (&seen.text, &seen.empty) {
             (Some(first), None) if !seen.numbers => {
                 let table = table.clone();
-                let text = Text::new(rows, first.clone(), move || codes(&table, index));
+                let text = Text::new(rows, Some(first.clone()), move || codes(&table, index));
                 Column { name: name.clone(), aliases: Vec::new(), content: Content::Text(text) }
             }
             (_, Some(at)) => Column::unusable(

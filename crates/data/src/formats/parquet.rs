@@ -132,7 +132,7 @@ fn column(mut leaf: Leaf, descr: &ColumnDescriptor, name: String) -> Result<Colu
             Ok(Column::numbers(name, Numbers::deferred(element_type, shape, load)))
         }
         Kind::Text if !lists => {
-            let text = Text::new(rows, format!("column '{name}' is of texts"), move || leaf.texts());
+            let text = Text::new(rows, None, move || leaf.texts());
             Ok(Column { name, aliases: Vec::new(), content: Content::Text(text) })
         }
         Kind::Text => Ok(Column::unusable(
