@@ -66,7 +66,7 @@ impl Array {
                 "the file is cut off or damaged: save it again",
             ));
         }
-        let stride = shape.get(1..).and_then(|row| byte_len(element_type, row)).unwrap_or(0);
+        let stride = byte_len(element_type, shape.get(1..).unwrap_or_default()).unwrap_or(0);
         Self::strided(origin, element_type, shape, big_endian, storage, 0, stride)
     }
 
@@ -82,7 +82,7 @@ impl Array {
     ) -> Result<Self> {
         let size = size_of(element_type)
             .ok_or_else(|| origin.error(&format!("holds {element_type}"), "save it as integers or floats"))?;
-        let row_len = shape.get(1..).and_then(element_count).unwrap_or(1);
+        let row_len = element_count(shape.get(1..).unwrap_or_default()).unwrap_or(0);
         Ok(Array { origin, element_type, big_endian, shape, storage, offset, stride, row_len, size })
     }
 

@@ -200,5 +200,15 @@ fn open_folder(path: &Path, preprocess: &Preprocess, budget: &mut Budget) -> Res
             "sort them by class: FOLDER/CLASS/*.jpg, one folder for each class",
         ));
     }
+    let sets = |f: &&PathBuf| {
+        f.extension().is_some_and(|e| ["npz", "safetensors", "parquet", "csv", "tsv"].iter().any(|k| e == *k))
+    };
+    if let Some(file) = files.iter().find(sets) {
+        return Err(Error::data(
+            path,
+            "the folder holds files that are data sets themselves",
+            format!("name one of them, such as {}", file.display()),
+        ));
+    }
     Err(Error::data(path, "the folder holds no data that can be read", HINT))
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use dendrite_onnx::{ElementType, Shape, Tensor, tensor::element_count};
 
 use crate::{
-    array::{Array, Origin},
     cast::allowed,
     column::{Column, Content, Numbers},
     dataset::DataSet,
@@ -249,13 +248,10 @@ fn slot(
             Ok(Slot::new(field(row_shape, true), Source::Array(array), layout))
         }
         Found::Parts(parts) => {
-            let mut arrays = Vec::new();
             for (column, numbers) in &parts {
                 castable(set, &column.name, numbers, input)?;
-                arrays.push(numbers.load(budget)?);
             }
-            let origin = Origin::new(&set.path, &input.name);
-            let array = Array::side_by_side(&arrays, input.element_type, origin, budget)?;
+            let array = table::beside(set, &parts, input.element_type, &input.name, budget)?;
             let row_shape = table::row_shape(input, array.row_len());
             let array = array.with_row_shape(&row_shape).settled(input.element_type, budget)?;
             Ok(Slot::new(field(row_shape, true), Source::Array(array), None))

@@ -70,8 +70,7 @@ impl<'a> Target<'a> {
             Target::Numbers(Found::Parts(parts)) => {
                 let integers = parts.iter().all(|(_, n)| kind(n) == ElementType::Int64);
                 let to = if integers { ElementType::Int64 } else { ElementType::Float };
-                let arrays = parts.iter().map(|(_, n)| n.load(budget)).collect::<Result<Vec<_>>>()?;
-                let array = Array::side_by_side(&arrays, to, Origin::new(&set.path, name), budget)?;
+                let array = table::beside(set, &parts, to, name, budget)?;
                 let width = array.row_len();
                 Ok((array.with_row_shape(&[width]).settled(to, budget)?, to))
             }

@@ -167,6 +167,24 @@ fn tables_beyond_the_memory_lie_in_a_temporary_file() {
 }
 
 #[test]
+fn many_columns_of_mixed_types_are_put_together() {
+    let names: Vec<String> = (0..200).map(|i| format!("x_{i}")).collect();
+    let mut text = names.join(",") + ",target\n";
+    for row in 0..3 {
+        // Every seventh column holds integers that float64 does not, so that neighbours differ in type.
+        let cell = |i: usize| if i.is_multiple_of(7) { ((1i64 << 60) + row).to_string() } else { format!("{i}.5") };
+        text += &((0..200).map(cell).collect::<Vec<_>>().join(",") + ",0\n");
+    }
+    let file = csv(&text);
+    for arrays in [0, 1 << 20] {
+        let set = DataSet::open_with(&file.path, &Preprocess::default(), Limits { arrays, images: 0 }).unwrap();
+        let values = floats(&set.samples(&request(&[200])).unwrap(), 0);
+        assert_eq!((values.len(), values[1], values[201], values[199]), (600, 1.5, 1.5, 199.5));
+        assert_eq!((values[7], values[400]), ((1i64 << 60) as f32, (1i64 << 60) as f32));
+    }
+}
+
+#[test]
 fn parquet_of_every_compression_is_read() {
     for codec in ["none", "snappy", "gzip", "zstd", "lz4", "plain"] {
         let path = fixture(&format!("{codec}.parquet"));

@@ -47,6 +47,22 @@ fn inputs_without_names_go_by_their_order() {
 }
 
 #[test]
+fn numbers_without_axes_feed_every_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    for set in ["test_data_set_0", "test_data_set_1"] {
+        write(folder.path(), set, "input_0.pb", "x", &counted(&[2, 2]));
+        write(folder.path(), set, "input_1.pb", "rate", &Tensor::scalar(ElementType::Float, 0.5));
+        write(folder.path(), set, "output_0.pb", "y", &counted(&[2, 1]));
+    }
+    let mut wanted = request(&[2]);
+    wanted.inputs.push(dendrite_data::Input::new("rate", ElementType::Float, Some(Default::default())));
+    let samples = open(folder.path(), &wanted).unwrap();
+    assert_eq!((samples.len(), samples.constant(1)), (4, Some(&Tensor::scalar(ElementType::Float, 0.5))));
+    write(folder.path(), "test_data_set_1", "input_1.pb", "rate", &Tensor::scalar(ElementType::Float, 0.25));
+    assert_error(open(folder.path(), &wanted).unwrap_err(), "input_1.pb: it holds float32[]", "without axes");
+}
+
+#[test]
 fn sets_that_differ_or_cannot_be_read_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "test_data_set_0", "input_0.pb", "x", &counted(&[1, 2]));

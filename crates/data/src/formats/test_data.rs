@@ -65,7 +65,9 @@ fn column(root: &Path, sets: &[PathBuf], kind: &str, index: usize, file: &str, b
         let called = called.unwrap_or_else(|| alias.clone());
         name.get_or_insert(called);
         let before = first.get_or_insert_with(|| tensor.clone());
-        let alike = before.element_type() == tensor.element_type()
+        let constant = tensor.shape().is_empty();
+        let alike = (!constant || before.bytes() == tensor.bytes())
+            && before.element_type() == tensor.element_type()
             && before.shape().len() == tensor.shape().len()
             && before.shape().get(1..) == tensor.shape().get(1..);
         if !alike {
@@ -78,7 +80,7 @@ fn column(root: &Path, sets: &[PathBuf], kind: &str, index: usize, file: &str, b
                     before.element_type(),
                     before.shape()
                 ),
-                "sets are put together along the first axis: the others must be alike",
+                "sets are put together along the first axis: the other axes, and numbers without axes, must be alike",
             ));
         }
         if tensor.strings().is_some() {
@@ -86,7 +88,7 @@ fn column(root: &Path, sets: &[PathBuf], kind: &str, index: usize, file: &str, b
             return Ok(Column::unusable(alias, reason, "save it as numbers"));
         }
         rows += tensor.shape().first().copied().unwrap_or(0);
-        if !tensor.shape().is_empty() || rows == 0 && spool.is_empty() {
+        if !constant || spool.is_empty() {
             spool.push(tensor.bytes())?;
         }
     }
