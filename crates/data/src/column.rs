@@ -137,7 +137,8 @@ impl fmt::Debug for Text {
 
 impl fmt::Debug for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:?}", self.element_type, self.shape)
+        let element_type = if self.whole { ElementType::Int64 } else { self.element_type };
+        write!(f, "{element_type}{:?}", self.shape)
     }
 }
 

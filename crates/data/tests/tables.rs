@@ -62,6 +62,15 @@ fn columns_become_an_input_by_name_by_number_or_all_together() {
 }
 
 #[test]
+fn a_data_set_says_what_it_holds() {
+    let set = DataSet::open(csv("a,b,c\n1,0.5,x\n2,1,y\n").path, &Preprocess::default()).unwrap();
+    let found: Vec<String> = set.describe().into_iter().map(|(name, what)| format!("{name}: {what}")).collect();
+    assert_eq!(found, ["a: int64[2]", "b: float64[2]", "c: text[2]"]);
+    let images = DataSet::open(fixture("images"), &Preprocess::default()).unwrap().describe();
+    assert_eq!(images[0], ("image".to_owned(), "images[6]".to_owned()));
+}
+
+#[test]
 fn several_columns_make_a_target() {
     let samples =
         read("x,y_0,y_1\n1,0.5,0.5\n2,1,0\n", &Request { target: Some("y".into()), ..request(&[1]) }).unwrap();
