@@ -80,9 +80,8 @@ def pictures():
         return np.clip(noisy, 0, 255).astype(np.uint8)
 
     colour, gray = Image.fromarray(smooth(37, 53, 3)), Image.fromarray(smooth(20, 15, 1)[..., 0])
-    for split in ("images",):
-        for name in ("ant", "bee"):
-            (HERE / split / name).mkdir(parents=True)
+    for name in ("ant", "bee"):
+        (HERE / "images" / name).mkdir(parents=True)
     colour.save(HERE / "images" / "ant" / "0.png")
     colour.save(HERE / "images" / "ant" / "1.jpg", quality=95)
     gray.save(HERE / "images" / "bee" / "0.png")
@@ -97,7 +96,8 @@ def pictures():
     resized = colour.resize((int(16 * 53 / 37), 16), 2)
     left, top = round((resized.width - 14) / 2), round((16 - 14) / 2)
     expected["crop_14_of_16"] = np.asarray(resized.crop((left, top, left + 14, top + 14)))
-    np.savez(HERE / "resized.npz", **expected)
+    expected["jpeg"] = np.asarray(Image.open(HERE / "images" / "ant" / "1.jpg").convert("RGB"))
+    np.savez_compressed(HERE / "resized.npz", **expected)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ impl Array {
                 "the file is cut off or damaged: save it again",
             ));
         }
-        let stride = shape.get(1..).and_then(|row| byte_len(element_type, row)).unwrap_or(0);
+        let stride = byte_len(element_type, shape.get(1..).unwrap_or_default()).unwrap_or(0);
         Self::strided(origin, element_type, shape, big_endian, storage, 0, stride)
     }
 
@@ -82,7 +82,7 @@ impl Array {
     ) -> Result<Self> {
         let size = size_of(element_type)
             .ok_or_else(|| origin.error(&format!("holds {element_type}"), "save it as integers or floats"))?;
-        let row_len = shape.get(1..).and_then(element_count).unwrap_or(1);
+        let row_len = element_count(shape.get(1..).unwrap_or_default()).unwrap_or(0);
         Ok(Array { origin, element_type, big_endian, shape, storage, offset, stride, row_len, size })
     }
 
@@ -289,9 +289,8 @@ impl Array {
             bytes.extend_from_slice(block);
             Ok(())
         })?;
-        // The bytes it had are let go, unless they are part of a table.
-        if self.is_resident() && self.contiguous() {
-            budget.give(self.stride.saturating_mul(self.rows() as u64).min(self.storage.len()));
+        if self.is_resident() {
+            budget.give(self.own_bytes());
         }
         Array::new(self.origin.clone(), to, self.shape.clone(), false, Storage::Memory(bytes.into()))
     }
@@ -341,7 +340,14 @@ impl Array {
             spool.push(&block)?;
         }
         let storage = spool.finish()?;
+        columns.iter().filter(|c| c.is_resident()).for_each(|c| budget.give(c.own_bytes()));
         Array::new(origin, to, vec![rows, width / size.max(1)], false, storage)
+    }
+
+    /// Bytes that are let go with this array: none where they are part of a table.
+    fn own_bytes(&self) -> u64 {
+        let own = self.stride.saturating_mul(self.rows() as u64);
+        if own == self.storage.len() { own } else { 0 }
     }
 
     /// All of it as a tensor of `to`.

@@ -143,6 +143,7 @@ fn narrow<const N: usize>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -109,7 +109,7 @@ impl DataSet {
     pub fn describe(&self) -> Vec<(String, String)> {
         let what = |content: &Content| match content {
             Content::Numbers(numbers) => format!("{numbers:?}"),
-            Content::Text(text) => format!("text[{}]", text.values.len()),
+            Content::Text(text) => format!("{text:?}"),
             Content::Images(images) => format!("images[{}]", images.len()),
             Content::Unusable { reason, .. } => reason.clone(),
         };
@@ -131,7 +131,7 @@ pub fn open(path: impl AsRef<Path>, request: &Request) -> Result<Samples> {
     DataSet::open(path, &request.preprocess)?.samples(request)
 }
 
-fn open_file(path: &Path, _budget: &mut Budget) -> Result<(&'static str, Vec<Column>)> {
+fn open_file(path: &Path, budget: &mut Budget) -> Result<(&'static str, Vec<Column>)> {
     let file = DataFile::open(path)?;
     let fail = |reason: &str, hint: &str| Err(Error::data(path, reason, hint));
     let mut start = vec![0u8; 4096.min(file.len()) as usize];
@@ -145,6 +145,9 @@ fn open_file(path: &Path, _budget: &mut Budget) -> Result<(&'static str, Vec<Col
     }
     if formats::safetensors::is(&start, file.len()) {
         return Ok(("safetensors", formats::safetensors::columns(&file)?));
+    }
+    if begins(formats::parquet::MAGIC) {
+        return Ok(("parquet", formats::parquet::columns(&file)?));
     }
     if begins(formats::npy::MAGIC) {
         return fail(
@@ -162,13 +165,26 @@ fn open_file(path: &Path, _budget: &mut Budget) -> Result<(&'static str, Vec<Col
     if begins(b"ARROW1") {
         return fail("Arrow and Feather files are not read", "save the table as parquet");
     }
+    if begins(b"\xff\xfe") || begins(b"\xfe\xff") {
+        return fail("the file is text in UTF-16", "save it as UTF-8");
+    }
+    if formats::csv::is(&start) {
+        return Ok(("csv", formats::csv::columns(&file, &start, budget)?));
+    }
     fail("not a data set that can be read", HINT)
 }
 
 type Opened = (&'static str, Vec<Column>, Option<Vec<String>>);
 
-fn open_folder(path: &Path, preprocess: &Preprocess, _budget: &mut Budget) -> Result<Opened> {
+fn open_folder(path: &Path, preprocess: &Preprocess, budget: &mut Budget) -> Result<Opened> {
     let (folders, files) = folder::entries(path)?;
+    let mut sets = formats::test_data::sets(&folders);
+    if sets.is_empty() && formats::test_data::is_set(&files) {
+        sets.push(path.to_owned());
+    }
+    if !sets.is_empty() {
+        return Ok(("test data", formats::test_data::columns(path, &sets, budget)?, None));
+    }
     let arrays: Vec<PathBuf> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "npy")).cloned().collect();
     if !arrays.is_empty() {
         return Ok(("npy folder", formats::npy_folder::columns(path, &arrays)?, None));
@@ -182,6 +198,16 @@ fn open_folder(path: &Path, preprocess: &Preprocess, _budget: &mut Budget) -> Re
             path,
             "the images lie in the folder itself",
             "sort them by class: FOLDER/CLASS/*.jpg, one folder for each class",
+        ));
+    }
+    let sets = |f: &&PathBuf| {
+        f.extension().is_some_and(|e| ["npz", "safetensors", "parquet", "csv", "tsv"].iter().any(|k| e == *k))
+    };
+    if let Some(file) = files.iter().find(sets) {
+        return Err(Error::data(
+            path,
+            "the folder holds files that are data sets themselves",
+            format!("name one of them, such as {}", file.display()),
         ));
     }
     Err(Error::data(path, "the folder holds no data that can be read", HINT))

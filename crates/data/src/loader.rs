@@ -121,6 +121,16 @@ impl Iterator for Loader {
     }
 }
 
+impl Loader {
+    /// The number of batches that are still to come.
+    pub fn remaining(&self) -> usize {
+        match &self.source {
+            Making::Here(producer) => producer.order.len().saturating_sub(producer.at).div_ceil(producer.batch),
+            Making::Thread { left, .. } => *left,
+        }
+    }
+}
+
 impl Drop for Loader {
     fn drop(&mut self) {
         if let Making::Thread { batches, thread, .. } = &mut self.source {

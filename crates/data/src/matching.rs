@@ -5,7 +5,6 @@ use std::sync::Arc;
 use dendrite_onnx::{ElementType, Shape, Tensor, tensor::element_count};
 
 use crate::{
-    array::{Array, Origin},
     cast::allowed,
     column::{Column, Content, Numbers},
     dataset::DataSet,
@@ -89,12 +88,12 @@ pub(crate) fn samples(set: &DataSet, request: &Request) -> Result<Samples> {
 
 /// The input that takes the images of the data set, if it holds any.
 fn pictured(set: &DataSet, request: &Request) -> Result<Option<usize>> {
-    let has_images = set.columns.iter().any(|c| matches!(c.content, Content::Images(_)));
-    if !has_images {
-        return Ok(None);
-    }
+    let Some(images) = set.columns.iter().find(|c| matches!(c.content, Content::Images(_))) else { return Ok(None) };
     if let Some(name) = &request.preprocess.input {
         return Ok(request.inputs.iter().position(|i| i.name == *name));
+    }
+    if let Some(index) = request.inputs.iter().position(|i| images.answers_to(array_of(request, i))) {
+        return Ok(Some(index));
     }
     let fits = |i: &Input| {
         i.shape.as_ref().is_none_or(|s| s.rank() == 4)
@@ -122,6 +121,11 @@ fn pictured(set: &DataSet, request: &Request) -> Result<Option<usize>> {
     }
 }
 
+/// The name of the array that `input` takes.
+fn array_of<'a>(request: &'a Request, input: &'a Input) -> &'a str {
+    request.map.iter().find(|(i, _)| *i == input.name).map_or(input.name.as_str(), |(_, array)| array.as_str())
+}
+
 fn find<'a>(
     set: &'a DataSet,
     request: &Request,
@@ -129,16 +133,16 @@ fn find<'a>(
     input: &Input,
     pictured: Option<usize>,
 ) -> Result<Found<'a>> {
-    let mapped = request.map.iter().find(|(i, _)| *i == input.name).map(|(_, array)| array.as_str());
-    let name = mapped.unwrap_or(&input.name);
+    let name = array_of(request, input);
+    let mapped = request.map.iter().any(|(i, _)| *i == input.name);
     let column = set.columns.iter().find(|c| c.answers_to(name));
     if set.table {
-        return table::find(set, request, input, name, mapped.is_some(), column);
+        return table::find(set, request, input, name, mapped, column);
     }
     let column = match column {
         Some(column) => Some(column),
         None if pictured == Some(index) => set.columns.iter().find(|c| matches!(c.content, Content::Images(_))),
-        None if mapped.is_none() && set.kind == "test data" => {
+        None if !mapped && set.kind == "test data" => {
             set.columns.iter().find(|c| c.answers_to(&format!("input_{index}")))
         }
         None => None,
@@ -162,7 +166,7 @@ pub(crate) fn numbers_or_images<'a>(set: &DataSet, column: &'a Column, role: &st
         Content::Numbers(numbers) => Ok(Found::Numbers(column, numbers)),
         Content::Images(images) => Ok(Found::Images(images.clone())),
         Content::Text(text) => Err(set.error(
-            format!("column '{}' holds text, {role} takes numbers: {}", column.name, text.first),
+            format!("column '{}' holds text{}, {role} takes numbers", column.name, text.example()),
             "repair the cell, or leave the column out",
         )),
         Content::Unusable { reason, hint } => Err(set.error(reason.clone(), hint.clone())),
@@ -244,13 +248,10 @@ fn slot(
             Ok(Slot::new(field(row_shape, true), Source::Array(array), layout))
         }
         Found::Parts(parts) => {
-            let mut arrays = Vec::new();
             for (column, numbers) in &parts {
                 castable(set, &column.name, numbers, input)?;
-                arrays.push(numbers.load(budget)?);
             }
-            let origin = Origin::new(&set.path, &input.name);
-            let array = Array::side_by_side(&arrays, input.element_type, origin, budget)?;
+            let array = table::beside(set, &parts, input.element_type, &input.name, budget)?;
             let row_shape = table::row_shape(input, array.row_len());
             let array = array.with_row_shape(&row_shape).settled(input.element_type, budget)?;
             Ok(Slot::new(field(row_shape, true), Source::Array(array), None))

@@ -39,7 +39,8 @@ pub struct Preprocess {
     /// The channels; by default those that the input's channel axis has room for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Channels>,
-    /// The classes in the order of the model's outputs, or the path of a file with one a line.
+    /// The classes in the order of the model's outputs, or the path of a file with one a line. By default a folder of
+    /// images looks for `classes.txt` in itself and the folder above, and else sorts the names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<Classes>,
     /// How pixels are interpolated.

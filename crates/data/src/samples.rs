@@ -344,6 +344,22 @@ impl Samples {
         Ok(Samples { inner: Arc::new(inner) })
     }
 
+    /// The same samples with other weights: one of 0 or more for each sample.
+    pub fn with_weights(&self, weights: &[f32]) -> Result<Self> {
+        if weights.len() != self.len() {
+            let reason = format!("there are {} weights for {} samples", weights.len(), self.len());
+            return Err(self.error(reason, "give one weight for each sample"));
+        }
+        if let Some(row) = weights.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
+            return Err(self.error(format!("the weight of sample {row} is {}", weights[row]), "weights are 0 or more"));
+        }
+        let tensor = Tensor::from_f32(&[weights.len()], weights);
+        let array = Array::from_tensor(Origin::new(self.path(), "weight"), &tensor)?;
+        let mut inner = Inner::clone(&self.inner);
+        inner.weight = Some(Slot::target("weight".to_owned(), array, ElementType::Float));
+        Ok(Samples { inner: Arc::new(inner) })
+    }
+
     /// Bring the target to the form that fits a prediction of this shape, where only its layout differs: classes in a
     /// column, numbers for a single output in a row or a column, 0 and 1 as integers for a single score.
     pub fn conformed(&self, prediction: &Shape) -> Result<Self> {

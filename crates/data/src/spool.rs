@@ -71,6 +71,11 @@ impl<'a> Spool<'a> {
         }
     }
 
+    /// Whether nothing was pushed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.file.is_none() && self.memory.is_empty()
+    }
+
     pub(crate) fn finish(self) -> Result<Storage> {
         match self.file {
             Some(file) => {

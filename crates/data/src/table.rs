@@ -1,18 +1,34 @@
 //! Inputs made of columns of a table.
 
-use dendrite_onnx::{Dim, tensor::element_count};
+use dendrite_onnx::{Dim, ElementType, tensor::element_count};
 
 use crate::{
+    array::{Array, Origin},
     column::{Column, Content, Numbers},
     dataset::DataSet,
     error::Result,
     matching::{Found, missing, numbers_or_images},
     names::list,
     request::{Input, Request},
+    spool::Budget,
 };
 
 /// One column of an input.
 pub(crate) type Part<'a> = (&'a Column, &'a Numbers);
+
+/// Columns that are decoded before they are put together: many at a time would take many temporary files.
+const TOGETHER: usize = 64;
+
+/// The columns as one array of `to`, side by side; `name` is what messages call it.
+pub(crate) fn beside(set: &DataSet, parts: &[Part], to: ElementType, name: &str, budget: &mut Budget) -> Result<Array> {
+    let origin = || Origin::new(&set.path, name);
+    let mut groups = Vec::new();
+    for group in parts.chunks(TOGETHER) {
+        let arrays = group.iter().map(|(_, numbers)| numbers.load(budget)).collect::<Result<Vec<_>>>()?;
+        groups.push(Array::side_by_side(&arrays, to, origin(), budget)?);
+    }
+    Array::side_by_side(&groups, to, origin(), budget)
+}
 
 /// The numbers of a row that `input` takes, if its shape says.
 fn width(input: &Input) -> Option<usize> {

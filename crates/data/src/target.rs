@@ -1,6 +1,6 @@
 //! Targets and weights of samples.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use dendrite_onnx::{ElementType, Tensor};
 
@@ -8,7 +8,7 @@ use crate::{
     array::{Array, Origin},
     column::{Content, Numbers, Text},
     dataset::DataSet,
-    error::Result,
+    error::{Error, Result},
     matching::{Found, missing, numbers_or_images, same_rows},
     names::list,
     preprocess::Classes,
@@ -21,7 +21,7 @@ use crate::{
 /// What was found for a target.
 pub(crate) enum Target<'a> {
     Numbers(Found<'a>),
-    Text(&'a str, Arc<Text>),
+    Text(&'a str, &'a Text),
 }
 
 pub(crate) fn find<'a>(set: &'a DataSet, name: &str, role: &str) -> Result<Target<'a>> {
@@ -30,7 +30,7 @@ pub(crate) fn find<'a>(set: &'a DataSet, name: &str, role: &str) -> Result<Targe
         return parts.map(|p| Target::Numbers(Found::Parts(p))).ok_or_else(|| missing(set, name, role));
     };
     match &column.content {
-        Content::Text(text) => Ok(Target::Text(&column.name, text.clone())),
+        Content::Text(text) => Ok(Target::Text(&column.name, text)),
         Content::Images(_) => {
             Err(set.error(format!("'{name}' holds images, {role} are numbers"), "say --target array"))
         }
@@ -46,7 +46,7 @@ impl<'a> Target<'a> {
                 parts.first().map_or(0, |(_, n)| n.shape.first().copied().unwrap_or(0))
             }
             Target::Numbers(Found::Images(_)) => 0,
-            Target::Text(_, text) => text.values.len(),
+            Target::Text(_, text) => text.rows,
         }
     }
 
@@ -70,8 +70,7 @@ impl<'a> Target<'a> {
             Target::Numbers(Found::Parts(parts)) => {
                 let integers = parts.iter().all(|(_, n)| kind(n) == ElementType::Int64);
                 let to = if integers { ElementType::Int64 } else { ElementType::Float };
-                let arrays = parts.iter().map(|(_, n)| n.load(budget)).collect::<Result<Vec<_>>>()?;
-                let array = Array::side_by_side(&arrays, to, Origin::new(&set.path, name), budget)?;
+                let array = table::beside(set, &parts, to, name, budget)?;
                 let width = array.row_len();
                 Ok((array.with_row_shape(&[width]).settled(to, budget)?, to))
             }
@@ -91,7 +90,7 @@ impl<'a> Target<'a> {
     ) -> Result<Slot> {
         let name = request.target.clone().unwrap_or_default();
         if let Target::Text(column, text) = &self {
-            same_rows(set, column, text.values.len(), rows)?;
+            same_rows(set, column, text.rows, rows)?;
             let (labels, names) = labels(set, request, column, text)?;
             *classes = Some(names);
             let array = Array::from_tensor(Origin::new(&set.path, column), &labels)?;
@@ -109,7 +108,7 @@ impl<'a> Target<'a> {
         };
         if let Target::Text(column, text) = &self {
             return Err(set.error(
-                format!("column '{column}' holds text, sample weights are numbers: {}", text.first),
+                format!("column '{column}' holds text{}, sample weights are numbers", text.example()),
                 "repair the cell",
             ));
         }
@@ -149,26 +148,33 @@ impl<'a> Target<'a> {
 
 /// Texts as class numbers: the place in `preprocess.classes`, else among the sorted texts.
 fn labels(set: &DataSet, request: &Request, column: &str, text: &Text) -> Result<(Tensor, Vec<String>)> {
+    let coded = text.load()?;
     let classes: Vec<String> = match &request.preprocess.classes {
         Some(Classes::Names(names)) => names.clone(),
         Some(Classes::File(path)) => {
-            let text = std::fs::read_to_string(path).map_err(crate::error::Error::io(path))?;
+            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
             text.lines().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect()
         }
-        None => text.values.iter().collect::<std::collections::BTreeSet<_>>().into_iter().cloned().collect(),
+        None => {
+            let mut names = coded.names.clone();
+            names.sort();
+            names
+        }
     };
-    let place: std::collections::HashMap<&str, i64> =
+    let places: HashMap<&str, i64> =
         classes.iter().enumerate().map(|(index, name)| (name.as_str(), index as i64)).collect();
-    let mut labels = Vec::with_capacity(text.values.len());
-    for (row, value) in text.values.iter().enumerate() {
-        let label = place.get(value.as_str()).ok_or_else(|| {
+    let mut of_code = Vec::with_capacity(coded.names.len());
+    for (code, name) in coded.names.iter().enumerate() {
+        let label = places.get(name.as_str()).ok_or_else(|| {
+            let row = coded.codes.iter().position(|c| *c as usize == code).unwrap_or(0);
             let names: Vec<&str> = classes.iter().map(String::as_str).collect();
             set.error(
-                format!("column '{column}' holds '{value}' in row {row}, the classes are {}", list(&names)),
+                format!("column '{column}' holds '{name}' in row {row}, the classes are {}", list(&names)),
                 "add it to preprocess.classes in the place of its output, or repair the row",
             )
         })?;
-        labels.push(*label);
+        of_code.push(*label);
     }
+    let labels: Vec<i64> = coded.codes.iter().map(|c| of_code.get(*c as usize).copied().unwrap_or(0)).collect();
     Ok((Tensor::from_i64(&[labels.len()], &labels), classes))
 }

@@ -63,6 +63,7 @@ fn first_axis_fastest(mut index: usize, shape: &[usize]) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::path::Path;
 

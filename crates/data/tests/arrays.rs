@@ -133,6 +133,8 @@ fn cut_off_and_damaged_files_are_errors() {
     let nothing = folder.path().join("nothing");
     fs::create_dir(&nothing).unwrap();
     assert_error(open(&nothing, &request(&[4])).unwrap_err(), "holds no data", "folders of images");
+    fs::copy(fixture("stored.npz"), nothing.join("train.npz")).unwrap();
+    assert_error(open(&nothing, &request(&[4])).unwrap_err(), "data sets themselves", "train.npz");
 }
 
 #[test]

@@ -47,6 +47,14 @@ fn every_format_is_decoded_and_classes_count_from_the_names() {
 }
 
 #[test]
+fn photographs_decode_as_pil_decodes_them() {
+    let samples = open(fixture("images"), &request(&[37, 53, 3], Preprocess::default())).unwrap();
+    let off: Vec<f32> = row(&samples, 1).iter().zip(expected("jpeg", &[53, 3])).map(|(a, b)| (a - b).abs()).collect();
+    let near = off.iter().filter(|d| **d <= 2.0).count() as f32 / off.len() as f32;
+    assert!(near > 0.95, "{near} of the values agree within 2 levels");
+}
+
+#[test]
 fn resizing_agrees_with_pil_to_the_bit() {
     for [height, width] in [[24, 24], [70, 90]] {
         for (name, filter) in
@@ -154,6 +162,8 @@ fn inputs_that_cannot_be_told_are_errors() {
     assert_error(e, "none of the model's inputs takes images: 'x' [N, 4]", "4 axes");
     let two = || vec![input("a", ElementType::Float, &[3, 8, 8]), input("b", ElementType::Float, &[3, 8, 8])];
     assert_error(try_it(two(), Preprocess::default()), "several of the model's inputs", "preprocess.input");
+    let e = try_it(vec![input("image", ElementType::Float, &[3, 8, 8]), two().remove(1)], Preprocess::default());
+    assert_error(e, "no array 'b' for the model's input 'b'; it holds image, target", "--map");
     let named = Preprocess { input: Some("c".to_owned()), ..Preprocess::default() };
     assert_error(try_it(two(), named), "preprocess.input names 'c', the model's inputs are a, b", "one of them");
     let e = try_it(vec![input("x", ElementType::Float, &[5, 8, 8])], Preprocess::default());

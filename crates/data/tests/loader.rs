@@ -21,6 +21,15 @@ fn in_a_file() -> Samples {
     set.samples(&request(&[4])).unwrap()
 }
 
+#[test]
+fn samples_and_loaders_go_between_threads() {
+    fn check<T: Send>() {}
+    fn share<T: Send + Sync>() {}
+    share::<Samples>();
+    share::<DataSet>();
+    check::<Loader>();
+}
+
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
@@ -61,6 +70,7 @@ fn dropping_a_loader_midway_ends_its_thread() {
         for _ in 0..taken {
             loader.next().unwrap().unwrap();
         }
+        assert_eq!(loader.remaining(), 1000 - taken);
         drop(loader);
     }
 }

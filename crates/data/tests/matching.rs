@@ -149,6 +149,10 @@ fn samples_select_and_take_other_targets() {
     assert_eq!(other.target_tensor().unwrap().to_f32().unwrap(), [0.5, 0.25]);
     let again = other.select(&[1]).unwrap();
     assert_eq!((floats(&again, 0), again.target_tensor().unwrap().to_f32().unwrap()), (vec![2.0, 3.0], vec![0.25]));
+    let weighted = some.with_weights(&[2.0, 0.5]).unwrap().select(&[1]).unwrap();
+    assert_eq!(weighted.weights().unwrap().unwrap(), [0.5]);
+    assert_error(some.with_weights(&[1.0]).unwrap_err(), "1 weights for 2 samples", "one weight");
+    assert_error(some.with_weights(&[1.0, -1.0]).unwrap_err(), "the weight of sample 1 is -1", "0 or more");
     assert_error(all.select(&[4]).unwrap_err(), "there are 4 samples, row 4", "from 0");
     assert_error(some.read(0, &[2], &mut [0; 8]).unwrap_err(), "there are 2 samples, row 2", "from 0");
     assert_error(some.read(0, &[1], &mut [0; 7]).unwrap_err(), "do not take 7 bytes", "buffer");

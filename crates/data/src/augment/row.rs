@@ -116,6 +116,7 @@ fn add_noise(values: &mut [f32], deviation: f32, rng: &mut ChaCha8Rng) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

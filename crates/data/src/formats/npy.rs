@@ -231,6 +231,7 @@ fn unpack(reader: &mut dyn Read, len: u64, origin: &Origin, budget: &mut Budget)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use dendrite_onnx::Tensor;
@@ -40,12 +42,16 @@ fn hidden(path: &Path) -> bool {
 pub(crate) fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
+        let entry = entry.map_err(Error::io(folder))?;
+        let path = entry.path();
         if hidden(&path) {
             continue;
         }
-        let kind = fs::metadata(&path).map_err(Error::io(&path))?;
-        if kind.is_dir() { folders.push(path) } else { files.push(path) }
+        let kind = entry.file_type().map_err(Error::io(&path))?;
+        // Only a link has to be looked up.
+        let is_dir =
+            if kind.is_symlink() { fs::metadata(&path).map_err(Error::io(&path))?.is_dir() } else { kind.is_dir() };
+        if is_dir { folders.push(path) } else { files.push(path) }
     }
     folders.sort();
     files.sort();
@@ -85,9 +91,7 @@ pub(crate) fn columns(root: &Path, preprocess: &Preprocess) -> Result<(Vec<Colum
         }
         targets.resize(files.len(), index as i64);
     }
-    for file in &files {
-        dimensions(&root.join(file))?;
-    }
+    check_headers(root, &files)?;
     let target = Tensor::from_i64(&[targets.len()], &targets);
     let target = Array::from_tensor(Origin::new(root, "target"), &target)?;
     let images = Content::Images(Arc::new(ImageList::new(root.to_owned(), files)));
@@ -96,6 +100,20 @@ pub(crate) fn columns(root: &Path, preprocess: &Preprocess) -> Result<(Vec<Colum
         Column::numbers("target", Numbers::ready(target)),
     ];
     Ok((columns, classes))
+}
+
+/// Read the header of every image, on as many threads as there are cores; the error of the first in order is returned.
+fn check_headers(root: &Path, files: &[PathBuf]) -> Result<()> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(8);
+    let check = |files: &[PathBuf]| files.iter().try_for_each(|file| dimensions(&root.join(file)).map(|_| ()));
+    thread::scope(|scope| {
+        let parts = files.chunks(files.len().div_ceil(threads).max(1));
+        let handles: Vec<_> = parts.map(|part| scope.spawn(move || check(part))).collect();
+        handles.into_iter().try_for_each(|handle| match handle.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }
 
 /// The images in `folder` and below, relative to `root`.

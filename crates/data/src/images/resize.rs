@@ -111,6 +111,7 @@ fn nearest(picture: &Picture, [height, width]: [usize; 2], rows: Range<usize>, c
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
