@@ -46,15 +46,13 @@ impl Error {
         match self {
             Error::Data { hint, .. } | Error::Option { hint, .. } => Some(hint),
             Error::Io { source, .. } => match source.kind() {
-                ErrorKind::NotFound => Some("check the path"),
-                ErrorKind::PermissionDenied => Some("check the permissions of the file and its folder"),
                 ErrorKind::UnexpectedEof => {
                     Some("the file changed or was cut off while it was read: leave it as it is")
                 }
                 ErrorKind::StorageFull => {
                     Some("make room where temporary files lie, or set TMPDIR to a folder with more")
                 }
-                _ => None,
+                _ => dendrite_onnx::error::io_hint(source),
             },
         }
     }

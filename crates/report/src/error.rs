@@ -34,7 +34,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Content { hint, .. } => Some(hint),
-            Error::Io { .. } => None,
+            Error::Io { source, .. } => dendrite_onnx::error::io_hint(source),
         }
     }
 

@@ -106,6 +106,8 @@ pub(crate) struct Epoch {
     pub(crate) epoch: usize,
     pub(crate) lr: Option<f64>,
     pub(crate) train_loss: Option<f64>,
+    #[serde(default)]
+    pub(crate) gradient_norm: Option<f64>,
     pub(crate) val_loss: Option<f64>,
     pub(crate) val_metric: Option<f64>,
 }
@@ -116,6 +118,9 @@ pub(crate) struct Site {
     #[serde(flatten)]
     pub(crate) turn: Turn,
     pub(crate) site: String,
+    /// Parameters that the set adds; not told by early versions.
+    #[serde(default)]
+    pub(crate) parameters: Option<u64>,
     pub(crate) activation: String,
     pub(crate) initial: Option<f64>,
     pub(crate) trained: Option<f64>,

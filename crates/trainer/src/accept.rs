@@ -7,6 +7,9 @@ use crate::{evaluate::Score, metric::Metric};
 /// One-sided 5 % point of the normal distribution.
 const CRITICAL: f64 = 1.645;
 
+/// The least gain, as a share of the loss before: less would be certain on enough samples, and still of no use to anyone.
+const LEAST_GAIN: f64 = 1e-4;
+
 /// What the test found.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Verdict {
@@ -16,7 +19,7 @@ pub struct Verdict {
     pub t: f64,
     /// Metric after minus metric before.
     pub metric_change: f64,
-    /// Whether the loss gain is significant and the metric no worse.
+    /// Whether the loss gain is significant, large enough to be of use, and the metric no worse.
     pub accepted: bool,
 }
 
@@ -30,7 +33,8 @@ pub fn paired_test(metric: &Metric, before: &Score, after: &Score) -> Verdict {
     let error = (variance / n).sqrt();
     // Equal differences on every sample have no error: any gain is then certain.
     let t = if error > 0.0 { gain / error } else { gain.signum() * if gain == 0.0 { 0.0 } else { f64::INFINITY } };
-    let accepted = gain > 0.0 && t > CRITICAL && !metric.worse(after.metric, before.metric);
+    let worthwhile = gain > LEAST_GAIN * before.loss.abs();
+    let accepted = worthwhile && t > CRITICAL && !metric.worse(after.metric, before.metric);
     Verdict { gain, t, metric_change: after.metric - before.metric, accepted }
 }
 

@@ -6,7 +6,7 @@ use dendrite_onnx::file::write_bytes;
 
 use crate::{
     error::{Error, Result},
-    folder,
+    folder::{self, RunFolder},
     grow::{Outcome, Run, grow},
     options::{Control, Options},
     schedule::DROPS,
@@ -39,6 +39,7 @@ pub fn controls(run: &mut Run, outcome: &mut Outcome) -> Result<()> {
         let found = grow(&mut own)?.summary;
         outcome.summary.controls.insert(control.name().to_owned(), found.after);
         write_summary(&outcome.summary, run.folder)?;
+        RunFolder::write_report(run.folder)?;
     }
     Ok(())
 }

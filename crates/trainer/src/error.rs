@@ -21,6 +21,9 @@ pub enum Error {
     /// Sites, plans or insertion failed.
     #[error(transparent)]
     Dendrites(#[from] dendrites::Error),
+    /// The run folder's page or its TensorBoard file cannot be written.
+    #[error(transparent)]
+    Report(#[from] dendrite_report::Error),
     /// ONNX Runtime refused something.
     #[error(transparent)]
     Runtime(#[from] dendrite_runtime::Error),
@@ -73,6 +76,7 @@ impl Error {
             Error::Data(e) => e.hint(),
             Error::Autodiff(e) => e.hint(),
             Error::Dendrites(e) => e.hint(),
+            Error::Report(e) => e.hint(),
             Error::Runtime(e) => e.hint(),
             Error::Option { hint, .. } | Error::Checkpoint { hint, .. } => Some(hint),
             Error::Diverged { .. } => Some("lower the learning rate with --lr"),

@@ -4,9 +4,11 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use dendrite_onnx::file::write_bytes;
+use dendrite_report::tensorboard::Board;
 
 use crate::{
     error::{Error, Result},
@@ -20,6 +22,8 @@ pub const MODEL: &str = "model.onnx";
 pub const SUMMARY: &str = "summary.json";
 const EVENTS: &str = "events.jsonl";
 const METRICS: &str = "metrics.csv";
+const TENSORBOARD: &str = "tensorboard";
+const REPORT: &str = "report.html";
 const METRICS_HEADER: &str = "cycle,attempt,epoch,lr,train_loss,gradient_norm,val_loss,val_metric\n";
 
 /// An open run folder.
@@ -28,6 +32,7 @@ pub struct RunFolder {
     root: PathBuf,
     events: Log,
     metrics: Log,
+    board: Board,
 }
 
 #[derive(Debug)]
@@ -100,11 +105,17 @@ impl RunFolder {
     /// The folder of a run that goes on; its logs are cut to `lengths`.
     pub fn open(root: &Path, lengths: &[(String, u64)]) -> Result<Self> {
         let length = |name: &str| lengths.iter().find(|(n, _)| n == name).map_or(0, |(_, l)| *l);
-        Ok(RunFolder {
-            root: root.to_owned(),
-            events: Log::open(root, EVENTS, length(EVENTS))?,
-            metrics: Log::open(root, METRICS, length(METRICS))?,
-        })
+        let events = Log::open(root, EVENTS, length(EVENTS))?;
+        let metrics = Log::open(root, METRICS, length(METRICS))?;
+        let known = lengths.iter().find(|(name, _)| name.starts_with(TENSORBOARD));
+        let board = match known {
+            Some((name, length)) => {
+                let told = fs::read_to_string(&events.path).map_err(Error::io(&events.path))?;
+                Board::resume(&root.join(name), *length, &told)?
+            }
+            None => Board::create(&root.join(TENSORBOARD))?,
+        };
+        Ok(RunFolder { root: root.to_owned(), events, metrics, board })
     }
 
     /// The folder.
@@ -125,22 +136,33 @@ impl RunFolder {
                 report.epoch, report.lr, report.train_loss, report.gradient_norm, report.val_loss, report.val_metric
             ))?;
         }
-        let line = serde_json::to_string(event)
+        let line = serde_json::to_value(event)
             .map_err(|e| Error::Io { path: self.events.path.clone(), source: std::io::Error::other(e) })?;
-        self.events.append(&(line + "\n"))
+        self.events.append(&format!("{line}\n"))?;
+        Ok(self.board.record(&line, now())?)
     }
 
     /// Flush the logs and tell their lengths, for a checkpoint.
-    pub fn lengths(&self) -> Result<Vec<(String, u64)>> {
-        [&self.events, &self.metrics]
-            .into_iter()
-            .map(|log| log.sync().map(|()| (log.name.to_owned(), log.length)))
-            .collect()
+    pub fn lengths(&mut self) -> Result<Vec<(String, u64)>> {
+        let logs = [&self.events, &self.metrics].into_iter();
+        let mut lengths: Vec<(String, u64)> =
+            logs.map(|log| log.sync().map(|()| (log.name.to_owned(), log.length))).collect::<Result<_>>()?;
+        let board = self.board.writer();
+        board.sync()?;
+        if let Some(name) = board.path().file_name() {
+            lengths.push((format!("{TENSORBOARD}/{}", name.to_string_lossy()), board.length()));
+        }
+        Ok(lengths)
     }
 
     /// Write a file of the folder whole.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         Ok(write_bytes(&self.root.join(name), bytes)?)
+    }
+
+    /// Write the page that tells of the run in `root`, from its own files.
+    pub fn write_report(root: &Path) -> Result<()> {
+        Ok(write_bytes(&root.join(REPORT), dendrite_report::render(root)?.as_bytes())?)
     }
 
     /// Remove the checkpoint of a finished run.
@@ -151,4 +173,9 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// Seconds since 1970; a clock before that counts as then.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }

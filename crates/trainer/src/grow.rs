@@ -287,7 +287,7 @@ impl Controller<'_, '_> {
                 cycle,
                 attempt,
                 parameters: self.parameters(&sets),
-                epochs: self.run.options.dendrite_epochs,
+                epochs: self.run.options.candidate_epochs(),
             })?;
             let place = [cycle as u64, attempt as u64];
             let (sets, weights, reports) = dendrite_phase(self.context(), &state.best, &new, place)?;
@@ -295,7 +295,7 @@ impl Controller<'_, '_> {
                 kind: "dendrite".to_owned(),
                 cycle,
                 attempt,
-                epochs: self.run.options.dendrite_epochs,
+                epochs: self.run.options.candidate_epochs(),
                 val_loss: state.best_score.loss,
                 val_metric: state.best_score.metric,
                 kept: false,
@@ -477,6 +477,7 @@ impl Controller<'_, '_> {
         self.folder.write(folder::SUMMARY, text.as_bytes())?;
         let kept_cycles = state.position.phases.iter().filter(|p| p.kept && p.cycle > 0).count();
         self.tell(Event::Finished { kept_cycles, parameters: summary.after.parameters })?;
+        RunFolder::write_report(self.folder.root())?;
         self.folder.remove_checkpoint()?;
         Ok(Outcome { summary, improved })
     }

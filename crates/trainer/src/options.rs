@@ -138,6 +138,11 @@ impl Options {
         chosen.min(samples.max(1))
     }
 
+    /// Epochs for which candidates train: none under [`Method::Gd`], which draws dendrites at random.
+    pub fn candidate_epochs(&self) -> usize {
+        if self.method == Method::Gd { 0 } else { self.dendrite_epochs }
+    }
+
     /// The weight decay for `samples` training samples. By default it grows as steps an epoch get fewer, lambda =
     /// 1.2 sqrt(batch / samples), the normalisation of Loshchilov & Hutter (arXiv:1711.05101, appendix B.1): small data
     /// sets need it and large ones do not. Adam without decoupled decay has none unless asked.

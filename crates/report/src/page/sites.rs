@@ -30,6 +30,11 @@ fn placement(run: &Run, line: &Timeline) -> Markup {
         let sets = line.growths.iter().filter(|g| g.kept).flat_map(|g| &g.sites).filter(|s| s.site == site).count();
         if layer { sets * plan.sites.iter().find(|p| p.name == site).map_or(0, |p| p.dendrites) } else { sets }
     };
+    // Parameters that the kept sets of a site added, where the run told of them.
+    let paid = |site: &str| -> Option<u64> {
+        let kept = line.growths.iter().filter(|g| g.kept).flat_map(|g| &g.sites).filter(|s| s.site == site);
+        kept.map(|s| s.parameters).sum()
+    };
     let unit = if layer { "at the site" } else { "a neuron" };
     html! {
         section aria-labelledby="placement" {
@@ -50,6 +55,7 @@ fn placement(run: &Run, line: &Timeline) -> Markup {
                             th scope="col" { "site" }
                             th scope="col" class="n" { "a cycle, planned" }
                             th scope="col" class="n" { "in the result" }
+                            th scope="col" class="n" { "parameters" }
                         }
                     },
                     &plan.sites.iter().map(|site| html! {
@@ -57,6 +63,7 @@ fn placement(run: &Run, line: &Timeline) -> Markup {
                             th scope="row" { bdi class="site" { (name(&site.name)) } }
                             td class="n" { (site.dendrites) }
                             td class="n main" { (kept(&site.name)) }
+                            td class="n" { (paid(&site.name).map_or("\u{2013}".to_owned(), grouped)) }
                         }
                     }).collect::<Vec<_>>(),
                 ))

@@ -18,7 +18,7 @@ use crate::{
 /// | event | scalars |
 /// |---|---|
 /// | `baseline` | `loss/validation`, `metric/<name>` of the input, at step 0 |
-/// | `epoch` | `loss/train`, `loss/validation`, `metric/<name>`, `learning_rate` |
+/// | `epoch` | `loss/train`, `loss/validation`, `metric/<name>`, `learning_rate`, `gradient_norm` |
 /// | `site` | `correlation/<site>/initial`, `correlation/<site>/trained`; `initial_2` and so on for further sets of a phase |
 /// | `phase_started` | `parameters` |
 /// | `verdict` | `verdict/t`, `verdict/kept` (0 or 1) |
@@ -119,6 +119,7 @@ impl Place {
                     ("loss/validation".to_owned(), epoch.val_loss),
                     (format!("metric/{metric}"), epoch.val_metric),
                     ("learning_rate".to_owned(), epoch.lr),
+                    ("gradient_norm".to_owned(), epoch.gradient_norm),
                 ]
             }
             Event::Site(site) => {

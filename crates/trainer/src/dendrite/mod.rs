@@ -20,6 +20,10 @@ use crate::{error::Result, network::Growth, objective::Context, random::generato
 pub struct SiteReport {
     /// The site.
     pub site: String,
+    /// Dendrites in the set.
+    pub dendrites: usize,
+    /// Parameters it adds.
+    pub parameters: usize,
     /// The activation that won.
     pub activation: Activation,
     /// Mean over dendrites of the best candidate's |rho| (layer: norm of its correlations) before training.

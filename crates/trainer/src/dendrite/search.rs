@@ -104,7 +104,7 @@ impl<'a> Search<'a> {
         let mut best = Best::new(self.site, &self.pool, &current, &first);
         let initial = best.mean();
         let options = self.context.options;
-        let epochs = if options.method == Method::Gd { 0 } else { options.dendrite_epochs };
+        let epochs = options.candidate_epochs();
         if epochs > 0 {
             let mut training = Training::new(self, &current)?;
             for _ in 0..epochs {
@@ -122,6 +122,12 @@ impl<'a> Search<'a> {
         let set = DendriteSet { activation, ..self.pool.set.clone() };
         let report = SiteReport {
             site: self.site.name.clone(),
+            dendrites: set.width,
+            parameters: {
+                let mut all = self.sets.to_vec();
+                all.push(set.clone());
+                set.parameters(self.site, &all)
+            },
             activation,
             initial,
             trained: best.mean(),
