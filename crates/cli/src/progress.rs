@@ -51,6 +51,10 @@ impl<'a> Progress<'a> {
                     report.val_metric, report.val_loss, report.lr
                 ));
             }
+            Event::FrozenPart { samples } => {
+                let samples = grouped(*samples as u64);
+                self.say(format!("the part of the model that stays as it is, is computed once for {samples} samples"));
+            }
             Event::Progress { done, steps } => {
                 // Steps of a short epoch go by too fast to be shown.
                 if *steps >= 50 && (done % (steps / 50).max(1) == 0 || done == steps) {

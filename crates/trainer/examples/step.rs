@@ -19,7 +19,7 @@ use dendrite_onnx::{Graph, Model, Tensor};
 use dendrite_runtime::{Optimization, SessionOptions};
 use dendrite_trainer::{
     DataSet, Growth, Loader, Network, Options, Preprocess, Samples,
-    grow::make_plan,
+    prepare::make_plan,
     neuron::trained_names,
     objective::{Context, Objective},
     step::Trainer,

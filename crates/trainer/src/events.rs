@@ -48,6 +48,11 @@ pub enum Event {
         #[serde(flatten)]
         report: EpochReport,
     },
+    /// The part of the network that nothing changes is computed over the data, once; not logged.
+    FrozenPart {
+        /// Samples of training and validation.
+        samples: usize,
+    },
     /// A step is done; told while it goes on, and not logged.
     Progress {
         /// Steps done in this pass over the data.

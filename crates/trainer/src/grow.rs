@@ -8,9 +8,9 @@ use std::{
 };
 
 use dendrite_data::{DataSet, Samples};
-use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_parameters};
+use dendrite_onnx::{Model, Patch, Tensor, file};
 use dendrite_runtime::{Session, SessionOptions};
-use dendrites::{Connection, Demand, DendriteSet, Plan, fragment, sites::select};
+use dendrites::{DendriteSet, Plan, fragment};
 
 use crate::{
     accept::paired_test,
@@ -21,11 +21,11 @@ use crate::{
     events::Event,
     export::{self, Lineage},
     folder::{self, RunFolder},
-    network::{Growth, Network},
+    network::Growth,
     neuron::{Advance, NeuronPhase, Setting, changeable_names, trained_names},
-    objective::{Context, Objective, Reading},
-    options::{Method, Options},
-    origin::Origin,
+    objective::{Context, Reading},
+    options::Options,
+    prepare::{Fixed, prepare, written},
     schedule::{Progress, Turn},
     step::Trainer,
     summary::{self, Parity, Scores, Side, Summary},
@@ -35,9 +35,6 @@ use crate::{
 const CHECKPOINT_SECONDS: f64 = 10.0;
 /// How far the dynamic copy of a fixed-batch model may be from the file, relative.
 const COPY_TOLERANCE: f64 = 1e-5;
-
-/// Validation samples below which a paired test says nothing.
-const FEWEST_VALIDATION_ROWS: usize = 10;
 
 /// What a run needs.
 pub struct Run<'a> {
@@ -80,20 +77,6 @@ pub struct Outcome {
     pub improved: bool,
 }
 
-/// Everything that stays the same during a run.
-struct Fixed {
-    network: Network,
-    objective: Objective,
-    train: Samples,
-    val: Samples,
-    test: Option<Samples>,
-    plan: Plan,
-    base_parameters: usize,
-    /// The plan as text, as it stands in plan.toml.
-    plan_text: String,
-    origin: Origin,
-}
-
 /// Grow a model.
 pub fn grow(run: &mut Run) -> Result<Outcome> {
     let started = Instant::now();
@@ -115,81 +98,8 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
     let mut controller =
         Controller { run, fixed, folder, started, before, saved: Instant::now(), base_loss: f64::INFINITY };
+    controller.compute_frozen_part()?;
     controller.go(checkpoint)
-}
-
-/// The text of a file of the run folder, or the error that it could not be put into words.
-fn written<E: std::error::Error + Send + Sync + 'static>(name: &str, text: Result<String, E>) -> Result<String> {
-    text.map_err(|e| Error::Io { path: name.into(), source: std::io::Error::other(e) })
-}
-
-/// The network, data, objective and plan of a run, everything checked that can be before training.
-fn prepare(run: &Run) -> Result<Fixed> {
-    let options = run.options;
-    let network = Network::prepare(run.model, options.output.as_deref())?;
-    let samples = |data: &DataSet| network.samples(data, options);
-    let (train, val) = (samples(run.train)?, samples(run.val)?);
-    let test = run.test.map(samples).transpose()?;
-    let objective = Objective::choose(&network, &train, options)?;
-    Objective::choose(&network, &val, options)?;
-    if let Some(test) = &test {
-        Objective::choose(&network, test, options)?;
-    }
-    for other in [&val].into_iter().chain(&test) {
-        if other.target().map(|t| t.element_type) != train.target().map(|t| t.element_type) {
-            let reason = "its target is of another kind than that of the training data";
-            return Err(other.error(reason, "save all targets as integer classes, or all as floats").into());
-        }
-    }
-    let base_parameters = model_parameters(&network.graph);
-    let plan = match &run.plan {
-        Some(plan) => plan.clone(),
-        None => make_plan(&network, options, base_parameters)?,
-    };
-    // A plan from a file may name sites that the model does not have.
-    plan.next_cycle(&network.sites, &[])?;
-    if val.len() < FEWEST_VALIDATION_ROWS {
-        let reason = format!("{} rows are too few to decide by", val.len());
-        return Err(val.error(reason, "give at least 10 samples to --val; 100 or more decide far better").into());
-    }
-    let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
-    let plan_text = written("plan.toml", toml::to_string(&plan))?;
-    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
-    Ok(Fixed { network, objective, train, val, test, plan, plan_text, base_parameters, origin })
-}
-
-/// The plan that options describe.
-pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -> Result<Plan> {
-    if options.dendrites == 0 {
-        return Ok(Plan { connect: options.connect, cycles: 0, sites: Vec::new() });
-    }
-    if network.sites.is_empty() {
-        let reasons: Vec<String> =
-            network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
-        return Err(Error::Option {
-            reason: if reasons.is_empty() {
-                "the model has no site for dendrites: no Conv, Gemm or MatMul that depends on its inputs".to_owned()
-            } else {
-                format!("the model has no site for dendrites; {}", reasons.join("; "))
-            },
-            hint: "`dendrite inspect MODEL --sites` lists every linear node with the reason".to_owned(),
-        });
-    }
-    let sites = select(&network.sites, &options.sites, &options.exclude)?;
-    let budget = match options.max_parameters {
-        Some(limit) => Some(limit.checked_sub(base_parameters).ok_or_else(|| Error::Option {
-            reason: format!("the model already has {base_parameters} parameters, --max-parameters allows {limit}"),
-            hint: "raise --max-parameters".to_owned(),
-        })?),
-        None => None,
-    };
-    // Trained with everything else, dendrites do better together than one after the other (docs/results.md); the paper's
-    // frozen ones need a fresh error each.
-    let together = options.connect == Connection::Neuron && options.method != Method::Pb && options.width.is_none();
-    let (cycles, width) =
-        if together { (1, Some(options.dendrites as f64)) } else { (options.dendrites, options.width) };
-    let demand = Demand { connect: options.connect, cycles, width, budget };
-    Ok(Plan::new(&sites, &demand)?)
 }
 
 struct Controller<'r, 'a> {
@@ -212,6 +122,16 @@ struct State {
 }
 
 impl Controller<'_, '_> {
+    /// Bring the data to where the frozen part of the network ends.
+    fn compute_frozen_part(&mut self) -> Result<()> {
+        let Fixed { frozen: Some(frozen), train, val, .. } = &self.fixed else { return Ok(()) };
+        (self.run.observer)(&Event::FrozenPart { samples: train.len() + val.len() });
+        let compute = |samples: &Samples| frozen.samples(samples, &self.run.session, self.run.interrupt);
+        let (train, val) = (compute(train)?, compute(val)?);
+        (self.fixed.train, self.fixed.val) = (train, val);
+        Ok(())
+    }
+
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
         if self.fixed.objective.has_choice(&self.fixed.network) {
             let score = self.evaluator(&Growth::default())?.score(&self.fixed.train)?;
@@ -421,7 +341,7 @@ impl Controller<'_, '_> {
     /// Write the best model and what is to be said about it.
     fn finish(&mut self, state: State, base: &Score) -> Result<Outcome> {
         let improved = summary::improved(&state.position.phases);
-        let (options, network) = (self.run.options, &self.fixed.network);
+        let (options, network) = (self.run.options, &self.fixed.whole);
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
             Lineage { method: options.method.name(), seed: options.seed, parent: &parent, sets: &state.best.sets };
@@ -432,20 +352,24 @@ impl Controller<'_, '_> {
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score(&self.fixed.val)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
-        let ort = export::parity(&mut exported, network, &self.fixed.val, &after.predictions, after.width())?;
+        let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, after.width())?;
         let tract = match self.run.second_runtime {
-            Some(compare) => compare(&path, &export::first_rows(network, &self.fixed.val)?),
+            Some(compare) => compare(&path, &export::first_rows(network, &self.fixed.whole_val)?),
             None => Err("this program was built without it".to_owned()),
         };
         let (mut test_before, mut test_after) = (None, None);
-        if let Some(test) = &self.fixed.test {
+        let test = match (&self.fixed.test, &self.fixed.frozen) {
+            (Some(test), Some(frozen)) => Some(frozen.samples(test, &self.run.session, self.run.interrupt)?),
+            (test, _) => test.clone(),
+        };
+        if let Some(test) = &test {
             test_after = Some(evaluator.score(test)?);
             test_before = Some(self.evaluator(&Growth::default())?.score(test)?);
         }
         let metric = &self.fixed.objective.metric;
         let scores = |score: &Score, data: &Samples| Ok(Scores::new(metric, score, self.reported(score, data)?));
         let tested = |score: &Option<Score>| -> Result<Option<Scores>> {
-            score.as_ref().zip(self.fixed.test.as_ref()).map(|(score, data)| scores(score, data)).transpose()
+            score.as_ref().zip(test.as_ref()).map(|(score, data)| scores(score, data)).transpose()
         };
         let side = |parameters: usize, macs, val: Scores, test: Option<Scores>| Side { parameters, macs, val, test };
         let grown = network.grown(&state.best, fragment::Reading::Direct)?;
@@ -484,13 +408,13 @@ impl Controller<'_, '_> {
 
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.
     fn prove_dynamic_copy(&self, score: &Score) -> Result<()> {
-        let Some(size) = self.fixed.network.fixed_batch else { return Ok(()) };
+        let Some(size) = self.fixed.whole.fixed_batch else { return Ok(()) };
         let mut original = match self.run.model.path() {
             Some(path) => Session::from_file(path, &self.run.session)?,
             None => Session::from_bytes(self.run.model.bytes(), &self.run.session)?,
         };
         let (predictions, width) = (&score.predictions, score.width());
-        let difference = export::parity(&mut original, &self.fixed.network, &self.fixed.val, predictions, width)?;
+        let difference = export::parity(&mut original, &self.fixed.whole, &self.fixed.whole_val, predictions, width)?;
         if difference > COPY_TOLERANCE {
             return Err(Error::Option {
                 reason: format!(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dendrite_onnx::{Model, ops::cost::model_parameters};
-use dendrite_trainer::{Network, grow::make_plan};
+use dendrite_trainer::{Network, prepare::make_plan};
 use dendrites::Connection;
 use serde_json::json;
 

@@ -1,0 +1,141 @@
+//! What a run works with, everything checked that can be before training: the network, data, objective and plan.
+
+use dendrite_data::{DataSet, Samples};
+use dendrite_onnx::ops::cost::model_parameters;
+use dendrites::{Connection, Demand, Plan, sites::select};
+
+use crate::{
+    error::{Error, Result},
+    frozen::Frozen,
+    grow::Run,
+    network::{Growth, Network},
+    neuron::trained_names,
+    objective::Objective,
+    options::{Method, Options},
+    origin::Origin,
+};
+
+/// Validation samples below which a paired test says nothing.
+const FEWEST_VALIDATION_ROWS: usize = 10;
+
+/// Everything that stays the same during a run.
+pub(crate) struct Fixed {
+    /// The network that trains: the whole one, or what lies behind its frozen part.
+    pub(crate) network: Network,
+    /// The whole network.
+    pub(crate) whole: Network,
+    /// What lies before `network`.
+    pub(crate) frozen: Option<Frozen>,
+    pub(crate) objective: Objective,
+    pub(crate) train: Samples,
+    pub(crate) val: Samples,
+    /// Validation data as the whole network takes them; `train` and `val` are as `network` does.
+    pub(crate) whole_val: Samples,
+    /// Test data as the whole network takes them.
+    pub(crate) test: Option<Samples>,
+    pub(crate) plan: Plan,
+    pub(crate) base_parameters: usize,
+    /// The plan as text, as it stands in plan.toml.
+    pub(crate) plan_text: String,
+    pub(crate) origin: Origin,
+}
+
+/// The text of a file of the run folder, or the error that it could not be put into words.
+pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(name: &str, text: Result<String, E>) -> Result<String> {
+    text.map_err(|e| Error::Io { path: name.into(), source: std::io::Error::other(e) })
+}
+
+/// The network, data, objective and plan of a run, everything checked that can be before training.
+pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
+    let options = run.options;
+    let network = Network::prepare(run.model, options.output.as_deref())?;
+    let samples = |data: &DataSet| network.samples(data, options);
+    let (train, val) = (samples(run.train)?, samples(run.val)?);
+    let test = run.test.map(samples).transpose()?;
+    let objective = Objective::choose(&network, &train, options)?;
+    Objective::choose(&network, &val, options)?;
+    if let Some(test) = &test {
+        Objective::choose(&network, test, options)?;
+    }
+    for other in [&val].into_iter().chain(&test) {
+        if other.target().map(|t| t.element_type) != train.target().map(|t| t.element_type) {
+            let reason = "its target is of another kind than that of the training data";
+            return Err(other.error(reason, "save all targets as integer classes, or all as floats").into());
+        }
+    }
+    options.augment.check(&train)?;
+    let base_parameters = model_parameters(&network.graph);
+    let plan = match &run.plan {
+        Some(plan) => plan.clone(),
+        None => make_plan(&network, options, base_parameters)?,
+    };
+    // A plan from a file may name sites that the model does not have.
+    plan.next_cycle(&network.sites, &[])?;
+    if val.len() < FEWEST_VALIDATION_ROWS {
+        let reason = format!("{} rows are too few to decide by", val.len());
+        return Err(val.error(reason, "give at least 10 samples to --val; 100 or more decide far better").into());
+    }
+    let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
+    let plan_text = written("plan.toml", toml::to_string(&plan))?;
+    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
+    let trained = trained_names(&network, &Growth::default(), options)?;
+    let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
+    // Random changes make a sample another one in every epoch.
+    let split = if options.augment.is_off() { Frozen::split(&network, &trained, &sites, &data, options)? } else { None };
+    let (frozen, behind) = split.unzip();
+    let (whole, whole_val) = (network, val.clone());
+    let network = behind.unwrap_or_else(|| whole.clone());
+    Ok(Fixed {
+        network,
+        whole,
+        frozen,
+        objective,
+        train,
+        val,
+        whole_val,
+        test,
+        plan,
+        base_parameters,
+        plan_text,
+        origin,
+    })
+}
+
+/// The plan that options describe.
+pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -> Result<Plan> {
+    if options.dendrites == 0 {
+        return Ok(Plan { connect: options.connect, cycles: 0, sites: Vec::new() });
+    }
+    if network.sites.is_empty() {
+        let reasons: Vec<String> =
+            network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
+        return Err(Error::Option {
+            reason: if reasons.is_empty() {
+                "the model has no site for dendrites: no Conv, Gemm or MatMul that depends on its inputs".to_owned()
+            } else {
+                format!("the model has no site for dendrites; {}", reasons.join("; "))
+            },
+            hint: "`dendrite inspect MODEL --sites` lists every linear node with the reason".to_owned(),
+        });
+    }
+    let mut sites = select(&network.sites, &options.sites, &options.exclude)?;
+    // Who trains the head alone wants nothing before it to change.
+    if options.train == "head" && options.sites.is_empty() {
+        let head = network.sites.last().map(|s| s.name.as_str());
+        sites.retain(|s| Some(s.name.as_str()) == head);
+    }
+    let budget = match options.max_parameters {
+        Some(limit) => Some(limit.checked_sub(base_parameters).ok_or_else(|| Error::Option {
+            reason: format!("the model already has {base_parameters} parameters, --max-parameters allows {limit}"),
+            hint: "raise --max-parameters".to_owned(),
+        })?),
+        None => None,
+    };
+    // Trained with everything else, dendrites do better together than one after the other (docs/results.md); the paper's
+    // frozen ones need a fresh error each.
+    let together = options.connect == Connection::Neuron && options.method != Method::Pb && options.width.is_none();
+    let (cycles, width) =
+        if together { (1, Some(options.dendrites as f64)) } else { (options.dendrites, options.width) };
+    let demand = Demand { connect: options.connect, cycles, width, budget };
+    Ok(Plan::new(&sites, &demand)?)
+}
