@@ -25,6 +25,8 @@ pub enum Loss {
         ignore: Option<i64>,
         /// How much a position of each class counts, C numbers. Not for soft targets.
         class_weights: Option<Vec<f32>>,
+        /// The share of each target that is spread evenly over all classes (label smoothing), 0 for none.
+        smoothing: f64,
     },
     /// Binary cross-entropy of logits; targets are probabilities of the prediction's shape.
     Bce,
@@ -47,12 +49,12 @@ pub enum Loss {
 impl Loss {
     /// Cross-entropy with class numbers, each position counting alike.
     pub fn classes() -> Self {
-        Loss::CrossEntropy { soft: false, ignore: None, class_weights: None }
+        Loss::CrossEntropy { soft: false, ignore: None, class_weights: None, smoothing: 0.0 }
     }
 
     /// Cross-entropy with soft targets.
     pub fn soft_classes() -> Self {
-        Loss::CrossEntropy { soft: true, ignore: None, class_weights: None }
+        Loss::CrossEntropy { soft: true, ignore: None, class_weights: None, smoothing: 0.0 }
     }
 }
 
@@ -112,7 +114,7 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
     Builder::scope(graph, "loss", |b| {
         let (p, t, w) = (b.value(prediction).cast(ElementType::Float), b.value(target), b.value(weight));
         let elements = match loss {
-            Loss::CrossEntropy { soft, .. } => cross_entropy(p, t, *soft, &shape),
+            Loss::CrossEntropy { soft, smoothing, .. } => cross_entropy(p, t, *soft, *smoothing, &shape),
             Loss::Bce => p.unary("Softplus") - p * t,
             Loss::Mse => squared(p - t),
             Loss::L1 => (p - t).abs(),
@@ -138,7 +140,7 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
 
 /// How much each position counts, where they do not count alike: `[N, d..]`.
 fn importance<'b>(t: V<'b>, loss: &Loss) -> Option<V<'b>> {
-    let Loss::CrossEntropy { soft: false, ignore, class_weights } = loss else { return None };
+    let Loss::CrossEntropy { soft: false, ignore, class_weights, .. } = loss else { return None };
     let b = t.builder();
     let valid = ignore.map(|class| t.compare("Equal", b.constant(Tensor::int64s(&[class]))).unary("Not"));
     let weights = class_weights.as_ref().map(|weights| {
@@ -174,7 +176,7 @@ fn huber(r: V<'_>, delta: f64) -> V<'_> {
 }
 
 /// `[N, C, d..]` and targets to `[N, d..]`.
-fn cross_entropy<'b>(p: V<'b>, t: V<'b>, soft: bool, shape: &Shape) -> V<'b> {
+fn cross_entropy<'b>(p: V<'b>, t: V<'b>, soft: bool, smoothing: f64, shape: &Shape) -> V<'b> {
     let b = p.builder();
     let axis = || Attributes::new().with("axis", 1i64);
     let log_p = b.node("LogSoftmax", &[p], axis(), ElementType::Float, Some(shape.clone()));
@@ -184,7 +186,12 @@ fn cross_entropy<'b>(p: V<'b>, t: V<'b>, soft: bool, shape: &Shape) -> V<'b> {
         let off_on = b.floats(ElementType::Float, &[2], &[0.0, 1.0]);
         b.node("OneHot", &[t, p.dim(1), off_on], axis(), ElementType::Float, Some(shape.clone()))
     };
-    -(expected * log_p).sum(&[1], false)
+    let loss = -(expected * log_p).sum(&[1], false);
+    if smoothing == 0.0 {
+        return loss;
+    }
+    let spread = -log_p.mean(&[1], false);
+    loss * (1.0 - smoothing) + spread * smoothing
 }
 
 fn graph_target(model: &Model, prediction: &Shape) -> Result<(ElementType, Shape)> {

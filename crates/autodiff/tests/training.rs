@@ -110,7 +110,12 @@ fn cross_entropy_of_positions() {
 fn positions_count_by_their_class() {
     let (at, labels, weights, sample) = (numbers(12, 5), [0i64, -100, 2, 1], [0.5f32, 2.0, 3.0], [1.0f32, 0.25]);
     for class_weights in [None, Some(weights.to_vec())] {
-        let loss = Loss::CrossEntropy { soft: false, ignore: Some(-100), class_weights: class_weights.clone() };
+        let loss = Loss::CrossEntropy {
+            soft: false,
+            ignore: Some(-100),
+            class_weights: class_weights.clone(),
+            smoothing: 0.1,
+        };
         let mut graph = Graph::new("loss", WORKING_OPSET);
         let p = input(&mut graph, "p", &[2, 3, 2]);
         let values = loss::attach(&mut graph, p, &loss).unwrap();
@@ -130,7 +135,8 @@ fn positions_count_by_their_class() {
                 let column: Vec<f64> = (0..3).map(|c| at[6 * n + 2 * c + d]).collect();
                 let label = labels[2 * n + d] as usize;
                 let counts = class_weights.as_ref().map_or(1.0, |w| f64::from(w[label])) * f64::from(sample[n]);
-                sum -= counts * log_softmax(&column)[label];
+                let log_p = log_softmax(&column);
+                sum -= counts * (0.9 * log_p[label] + 0.1 * log_p.iter().sum::<f64>() / 3.0);
                 total += counts;
             }
             sum / total

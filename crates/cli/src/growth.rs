@@ -161,6 +161,10 @@ pub(crate) struct Training {
     /// The optimizer [default: adamw]
     #[arg(long, value_name = "OPTIMIZER")]
     optimizer: Option<OptimizerChoice>,
+    /// Share of each class target that training spreads evenly over all classes; 0.1 keeps a small data set from making
+    /// the model too sure [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    label_smoothing: Option<f64>,
     /// Weight decay; by default larger for smaller data sets
     #[arg(long, value_name = "DECAY", value_parser = not_negative)]
     weight_decay: Option<f64>,
@@ -283,6 +287,13 @@ fn not_negative(text: &str) -> Result<f64, String> {
     }
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..1.0).contains(&value) => Ok(value),
+        _ => Err(format!("'{text}' is not a number from 0 to below 1")),
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let (input, array) = text.split_once('=').ok_or("expected INPUT=ARRAY")?;
     Ok((input.to_owned(), array.to_owned()))
@@ -393,6 +404,7 @@ impl Training {
         set_some(&mut options.lr, self.lr);
         set(&mut options.class_weights, self.class_weights.clone());
         set(&mut options.optimizer, self.optimizer.map(OptimizerKind::from));
+        set(&mut options.label_smoothing, self.label_smoothing);
         set_some(&mut options.weight_decay, self.weight_decay);
         set_some(&mut options.clip_norm, self.clip_norm);
         set(&mut options.patience, number(self.patience));

@@ -47,6 +47,8 @@ pub struct Objective {
     pub reading: Reading,
     /// The class number that marks positions without a target.
     pub ignore: Option<i64>,
+    /// The share of each target that training spreads over all classes; scores are of the targets as they are.
+    pub smoothing: f64,
 }
 
 /// How the cross-entropy of classes reads a prediction. Predicted classes are the same in all.
@@ -88,6 +90,7 @@ impl Objective {
                 soft: false,
                 ignore: options.ignore_index,
                 class_weights: class_weights(&prediction, samples, options)?,
+                smoothing: 0.0,
             },
             LossKind::CrossEntropy | LossKind::Auto => Loss::soft_classes(),
             LossKind::Bce => Loss::Bce,
@@ -102,8 +105,13 @@ impl Objective {
             None if kind == LossKind::CrossEntropy || (kind == LossKind::Bce && single) => Metric::Accuracy,
             None => Metric::Loss,
         };
-        let objective =
-            Objective { reading: Reading::Logits, loss, metric, ignore: options.ignore_index.filter(|_| classes) };
+        let objective = Objective {
+            reading: Reading::Logits,
+            loss,
+            metric,
+            ignore: options.ignore_index.filter(|_| classes),
+            smoothing: options.label_smoothing,
+        };
         objective.check(&prediction, samples, classes)?;
         objective.check_metric(network, &prediction, classes)?;
         Ok(objective)
@@ -137,6 +145,15 @@ impl Objective {
         let Reading::Tempered(_) = self.reading else { return Ok(score.loss) };
         let labels = classes(score, &samples.target_tensor()?);
         Ok(labels.map_or(score.loss, |labels| cross_entropy(score, &labels, 1.0)))
+    }
+
+    /// Add the loss that trains to a graph: that of smoothed targets, where they are.
+    pub fn attach_training(&self, graph: &mut Graph, prediction: ValueId) -> Result<LossValues> {
+        let mut own = self.clone();
+        if let Loss::CrossEntropy { smoothing, .. } = &mut own.loss {
+            *smoothing = self.smoothing;
+        }
+        own.attach(graph, prediction)
     }
 
     /// Add the loss of a network's prediction to a graph.
@@ -334,7 +351,7 @@ mod tests {
     use super::*;
 
     fn objective() -> Objective {
-        Objective { loss: Loss::classes(), metric: Metric::Accuracy, reading: Reading::Logits, ignore: None }
+        Objective { loss: Loss::classes(), metric: Metric::Accuracy, reading: Reading::Logits, ignore: None, smoothing: 0.0 }
     }
 
     fn score(predictions: &[f32]) -> Score {

@@ -59,6 +59,8 @@ pub struct Options {
     pub lr: Option<f64>,
     /// The optimizer.
     pub optimizer: OptimizerKind,
+    /// The share of each class target that training spreads evenly over all classes.
+    pub label_smoothing: f64,
     /// Weight decay; by default the normalised decay of [`Options::decay_for`].
     pub weight_decay: Option<f64>,
     /// Largest norm of the gradient; no clipping by default.
@@ -114,6 +116,7 @@ impl Default for Options {
             shuffle: true,
             lr: None,
             optimizer: OptimizerKind::AdamW,
+            label_smoothing: 0.0,
             weight_decay: None,
             clip_norm: None,
             patience: 10,

@@ -73,7 +73,7 @@ impl Trainer {
         for id in &trained {
             start.extend(graph.constant_to_input(*id));
         }
-        let values = objective.attach(&mut graph, network.prediction)?;
+        let values = objective.attach_training(&mut graph, network.prediction)?;
         let found = gradients(&mut graph, values.mean, &trained, &stops)?;
         let (mut kept, mut pairs) = (Vec::new(), Vec::new());
         for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
