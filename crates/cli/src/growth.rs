@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dendrite_runtime::{Device, SessionOptions};
 use dendrite_trainer::options::{
-    Activations, Budget, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options,
+    Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options, Time,
 };
 use dendrites::Connection;
 
@@ -186,7 +186,10 @@ pub(crate) struct Training {
     train_weights: Option<String>,
     /// How long training may take: 90s, 10m, 1h30m; no limit by default
     #[arg(long, value_name = "TIME")]
-    budget: Option<Budget>,
+    budget: Option<Time>,
+    /// How long training goes on between two checkpoints [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    checkpoint_every: Option<Time>,
     /// What the result is held against, each in a run of its own afterwards: longer (as many epochs without dendrites), sham
     /// (connections held at zero), both by a comma, all, or none [default: none]
     #[arg(long, value_name = "CONTROLS")]
@@ -411,6 +414,7 @@ impl Training {
         set(&mut options.tries, number(self.tries));
         set(&mut options.train, self.train_weights.clone());
         set_some(&mut options.budget, self.budget);
+        set(&mut options.checkpoint_every, self.checkpoint_every);
         set(&mut options.controls, self.controls.clone().map(|c| c.0));
         if self.no_finetune_first {
             options.finetune_first = false;

@@ -19,9 +19,9 @@ use dendrite_onnx::{Graph, Model, Tensor};
 use dendrite_runtime::{Optimization, SessionOptions};
 use dendrite_trainer::{
     DataSet, Growth, Loader, Network, Options, Preprocess, Samples,
-    prepare::make_plan,
     neuron::trained_names,
     objective::{Context, Objective},
+    prepare::make_plan,
     step::Trainer,
 };
 

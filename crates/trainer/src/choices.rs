@@ -218,23 +218,23 @@ impl fmt::Display for ClassWeights {
     }
 }
 
-/// How long a run may train.
+/// A length of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Budget(pub Duration);
+pub struct Time(pub Duration);
 
-impl FromStr for Budget {
+impl FromStr for Time {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
         match humantime::parse_duration(s) {
-            Ok(time) if !time.is_zero() => Ok(Budget(time)),
+            Ok(time) => Ok(Time(time)),
             _ => Err(format!("'{s}' is no time; say 90s, 10m or 1h30m")),
         }
     }
 }
 
-impl fmt::Display for Budget {
+impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_duration(self.0).fmt(f)
     }
@@ -278,7 +278,7 @@ macro_rules! as_text {
     };
 }
 
-as_text!(LossKind, MetricKind, ClassWeights, Budget);
+as_text!(LossKind, MetricKind, ClassWeights, Time);
 
 /// The optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,7 +77,12 @@ impl Frozen {
     }
 
     /// The samples as the network behind the border takes them.
-    pub(crate) fn samples(&self, samples: &Samples, session: &SessionOptions, interrupt: &AtomicBool) -> Result<Samples> {
+    pub(crate) fn samples(
+        &self,
+        samples: &Samples,
+        session: &SessionOptions,
+        interrupt: &AtomicBool,
+    ) -> Result<Samples> {
         let size = BATCH.min(samples.len());
         let mut graph = self.graph.clone();
         Network::bind_shapes(&mut graph, &feed::shapes(samples, size))?;
@@ -85,7 +90,9 @@ impl Frozen {
         for value in &self.border {
             let facts = graph.value(*value);
             let shape = facts.shape.as_ref().and_then(Shape::as_known);
-            let (Some(shape), Some(element_type)) = (shape, facts.element_type) else { return Err(unknown(&graph, *value)) };
+            let (Some(shape), Some(element_type)) = (shape, facts.element_type) else {
+                return Err(unknown(&graph, *value));
+            };
             fetches.push((facts.name.clone(), element_type, shape));
         }
         let session = Session::from_graph(&graph, session)?;

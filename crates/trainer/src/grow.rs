@@ -31,8 +31,6 @@ use crate::{
     summary::{self, Parity, Scores, Side, Summary},
 };
 
-/// Seconds between checkpoints within a phase.
-const CHECKPOINT_SECONDS: f64 = 10.0;
 /// How far the dynamic copy of a fixed-batch model may be from the file, relative.
 const COPY_TOLERANCE: f64 = 1e-5;
 
@@ -261,9 +259,10 @@ impl Controller<'_, '_> {
         }
         let until = self.phase_end(cycle);
         let interrupt = self.run.interrupt;
+        let interval = self.run.options.checkpoint_every.0;
         loop {
             let saved = self.saved;
-            let due = move || saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS;
+            let due = move || saved.elapsed() >= interval;
             let stopping = move || interrupt.load(Ordering::Relaxed);
             let observer = &mut *self.run.observer;
             let advance = phase.advance(&mut |done, steps| {

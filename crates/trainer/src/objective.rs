@@ -351,7 +351,13 @@ mod tests {
     use super::*;
 
     fn objective() -> Objective {
-        Objective { loss: Loss::classes(), metric: Metric::Accuracy, reading: Reading::Logits, ignore: None, smoothing: 0.0 }
+        Objective {
+            loss: Loss::classes(),
+            metric: Metric::Accuracy,
+            reading: Reading::Logits,
+            ignore: None,
+            smoothing: 0.0,
+        }
     }
 
     fn score(predictions: &[f32]) -> Score {

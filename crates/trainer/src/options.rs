@@ -1,10 +1,12 @@
 //! What a user can choose about a run, with the defaults.
 
+use std::time::Duration;
+
 use dendrite_data::{Augment, Preprocess};
 use dendrites::Connection;
 use serde::{Deserialize, Serialize};
 
-pub use crate::choices::{Activations, Budget, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind};
+pub use crate::choices::{Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time};
 
 /// Every option of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +80,9 @@ pub struct Options {
     /// Threads; all cores by default.
     pub threads: Option<usize>,
     /// How long training may take; no limit by default. A run under a budget is not repeated to the byte.
-    pub budget: Option<Budget>,
+    pub budget: Option<Time>,
+    /// How long training goes on between two checkpoints; 0 writes one after every step.
+    pub checkpoint_every: Time,
     /// What the result is held against, after the run.
     pub controls: Vec<Control>,
     /// Hold every connection at zero: a control, not a way to grow.
@@ -126,6 +130,7 @@ impl Default for Options {
             seed: 0,
             threads: None,
             budget: None,
+            checkpoint_every: Time(Duration::from_secs(10)),
             controls: Vec::new(),
             sham: false,
             preprocess: Preprocess::default(),

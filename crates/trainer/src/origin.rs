@@ -66,7 +66,9 @@ impl Origin {
 
 /// The options that decide what a run comes to, as far as it has come: not how long it may take, nor what follows it.
 fn decisive(options: &Options) -> Value {
-    let decisive = Options { budget: None, controls: Vec::new(), ..options.clone() };
+    let common = Options::default();
+    let decisive =
+        Options { budget: None, controls: Vec::new(), checkpoint_every: common.checkpoint_every, ..options.clone() };
     serde_json::to_value(decisive).unwrap_or_default()
 }
 

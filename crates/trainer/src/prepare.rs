@@ -41,7 +41,10 @@ pub(crate) struct Fixed {
 }
 
 /// The text of a file of the run folder, or the error that it could not be put into words.
-pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(name: &str, text: Result<String, E>) -> Result<String> {
+pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(
+    name: &str,
+    text: Result<String, E>,
+) -> Result<String> {
     text.map_err(|e| Error::Io { path: name.into(), source: std::io::Error::other(e) })
 }
 
@@ -81,7 +84,8 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let trained = trained_names(&network, &Growth::default(), options)?;
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
     // Random changes make a sample another one in every epoch.
-    let split = if options.augment.is_off() { Frozen::split(&network, &trained, &sites, &data, options)? } else { None };
+    let split =
+        if options.augment.is_off() { Frozen::split(&network, &trained, &sites, &data, options)? } else { None };
     let (frozen, behind) = split.unzip();
     let (whole, whole_val) = (network, val.clone());
     let network = behind.unwrap_or_else(|| whole.clone());
