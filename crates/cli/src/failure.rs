@@ -1,6 +1,6 @@
 //! How a command ends: exit codes, and errors with their causes and their remedy.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{error::Error, io, path::Path, process::ExitCode};
 
 use crate::output::Output;
 
@@ -29,6 +29,8 @@ impl From<Outcome> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     error: Box<dyn Error + Send + Sync>,
+    /// The file that the error is about, where the error itself does not know.
+    place: Option<String>,
     hint: Option<String>,
 }
 
@@ -40,7 +42,20 @@ struct Message(String);
 impl Failure {
     /// An error of the command itself.
     pub(crate) fn new(message: impl Into<String>, hint: Option<&str>) -> Self {
-        Failure { error: Box::new(Message(message.into())), hint: hint.map(str::to_owned) }
+        Failure { error: Box::new(Message(message.into())), place: None, hint: hint.map(str::to_owned) }
+    }
+
+    /// What the operating system refused of `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |e| Failure::new(format!("{}: {e}", path.display()), dendrite_onnx::error::io_hint(&e))
+    }
+
+    /// Name the model that the error is about, where it is about a part of one and does not say of which.
+    pub(crate) fn of(mut self, model: &Path) -> Self {
+        if of_a_model(&*self.error) {
+            self.place = Some(model.display().to_string());
+        }
+        self
     }
 
     /// The error in one line, without its causes.
@@ -56,7 +71,8 @@ impl Failure {
             return ExitCode::SUCCESS;
         }
         let mut said = self.error.to_string();
-        eprintln!("{} {said}", out.alarm("error:"));
+        let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        eprintln!("{} {place}{said}", out.alarm("error:"));
         let mut cause = self.error.source();
         while let Some(error) = cause {
             let text = error.to_string();
@@ -77,9 +93,43 @@ impl Failure {
     }
 }
 
+/// Whether an error is about a part of a model without naming the file.
+fn of_a_model(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    use dendrite_trainer::Error as Trainer;
+    let onnx = |e: &dendrite_onnx::Error| {
+        use dendrite_onnx::Error::{External, Graph, Node, Tensor, Unsupported};
+        matches!(e, Tensor { .. } | Node { .. } | Graph { .. } | External { .. } | Unsupported { .. })
+    };
+    let autodiff = |e: &dendrite_autodiff::Error| {
+        use dendrite_autodiff::Error::{NotImplemented, Onnx, Stop};
+        matches!(e, NotImplemented { .. } | Stop { .. }) || matches!(e, Onnx(e) if onnx(e))
+    };
+    let runtime = |e: &dendrite_runtime::Error| {
+        use dendrite_runtime::Error::{Load, Model};
+        matches!(e, Load { .. }) || matches!(e, Model(e) if onnx(e))
+    };
+    let dendrites = |e: &dendrites::Error| match e {
+        dendrites::Error::Onnx(e) => onnx(e),
+        dendrites::Error::Autodiff(e) => autodiff(e),
+        _ => false,
+    };
+    if let Some(e) = error.downcast_ref::<Trainer>() {
+        return match e {
+            Trainer::Onnx(e) => onnx(e),
+            Trainer::Autodiff(e) => autodiff(e),
+            Trainer::Dendrites(e) => dendrites(e),
+            Trainer::Runtime(e) => runtime(e),
+            _ => false,
+        };
+    }
+    error.downcast_ref().is_some_and(onnx)
+        || error.downcast_ref().is_some_and(runtime)
+        || error.downcast_ref().is_some_and(dendrites)
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure { error: Box::new(error), hint: None }
+        Failure { error: Box::new(error), place: None, hint: None }
     }
 }
 
@@ -89,7 +139,7 @@ macro_rules! from_crates {
         $($(#[$attribute])* impl From<$error> for Failure {
             fn from(error: $error) -> Self {
                 let hint = error.hint().map(|h| h.to_string());
-                Failure { error: Box::new(error), hint }
+                Failure { error: Box::new(error), place: None, hint }
             }
         })*
     };

@@ -1,5 +1,39 @@
 //! Names in messages.
 
+/// What an array is for: as messages call it, and the option that names another array.
+pub(crate) struct Role {
+    said: String,
+    option: String,
+}
+
+impl Role {
+    pub(crate) fn input(name: &str) -> Self {
+        Role { said: format!("the model's input '{name}'"), option: format!("--map {name}=") }
+    }
+
+    pub(crate) fn target() -> Self {
+        Role { said: "the target".to_owned(), option: "--target ".to_owned() }
+    }
+
+    pub(crate) fn weights() -> Self {
+        Role { said: "the sample weights".to_owned(), option: "--weight ".to_owned() }
+    }
+
+    /// What to do where its array is not there; `near` is the one that may be meant.
+    pub(crate) fn remedy(&self, near: Option<&str>) -> String {
+        match near {
+            Some(near) => format!("did you mean '{near}'? say {}{near}, or rename the array", self.option),
+            None => format!("name the array so, or say {}ARRAY", self.option),
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
 /// The names, as many as a line holds.
 pub(crate) fn list(names: &[&str]) -> String {
     const SHOWN: usize = 20;
@@ -11,9 +45,12 @@ pub(crate) fn list(names: &[&str]) -> String {
 }
 
 /// The name that `name` is most likely meant to be, if one is near.
-pub(crate) fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let near = names.iter().map(|n| (distance(&name.to_lowercase(), &n.to_lowercase()), *n));
-    near.min_by_key(|(d, _)| *d).filter(|(d, _)| *d <= (name.chars().count() / 3).max(1)).map(|(_, n)| n)
+    let length = name.chars().count();
+    // A single letter in place of another is no misspelling.
+    let most = if length < 2 { 0 } else { (length / 3).max(1) };
+    near.min_by_key(|(d, _)| *d).filter(|(d, _)| *d <= most).map(|(_, n)| n)
 }
 
 /// The number of characters to insert, remove or replace.
@@ -48,5 +85,7 @@ mod tests {
         assert_eq!(distance("abc", ""), 3);
         assert_eq!(nearest("features", &["feature", "target"]), Some("feature"));
         assert_eq!(nearest("x", &["completely"]), None);
+        assert_eq!(nearest("x", &["y"]), None);
+        assert_eq!(nearest("x", &["X"]), Some("X"));
     }
 }

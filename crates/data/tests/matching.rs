@@ -23,13 +23,13 @@ fn what_is_missing_is_named_with_what_is_there() {
     let e = samples(&arrays, &wanted).unwrap_err();
     assert_error(
         e,
-        "memory: no array 'feature' for the model's input 'feature'; it holds features, target (did you mean 'features'?)",
-        "--map input=array",
+        "memory: no array 'feature' for the model's input 'feature'; it holds features, target",
+        "--map feature=features",
     );
     wanted.map = vec![("feature".to_owned(), "features".to_owned())];
     assert_eq!(samples(&arrays, &wanted).unwrap().fields()[0].name, "feature");
     wanted.target = Some("labels".to_owned());
-    assert_error(samples(&arrays, &wanted).unwrap_err(), "no array 'labels' for the target", "--target array");
+    assert_error(samples(&arrays, &wanted).unwrap_err(), "no array 'labels' for the target", "--target ARRAY");
     wanted.map = vec![("y".to_owned(), "features".to_owned())];
     assert_error(
         samples(&arrays, &wanted).unwrap_err(),

@@ -85,7 +85,11 @@ impl Error {
                 "`dendrite runtime install --gpu` fetches the library with CUDA; it needs a driver, CUDA 13 and cuDNN 9 on \
                  the library path; `--device cpu` runs anywhere",
             ),
+            Error::Load { reason } if reason.contains("not a registered") || reason.contains("No Op registered") => {
+                Some("ONNX Runtime lacks this operator: export the model with standard operators of its opset")
+            }
             Error::Load { .. } => Some("`dendrite check` lists every finding in the file"),
+            Error::Port { .. } => Some("`dendrite inspect` shows what the model takes and gives"),
             Error::Model(e) => e.hint(),
             _ => None,
         }

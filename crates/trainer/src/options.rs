@@ -4,6 +4,8 @@ use dendrite_data::{Augment, Preprocess};
 use dendrites::Connection;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 pub use crate::choices::{Activations, Budget, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind};
 
 /// Every option of a run.
@@ -135,6 +137,30 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether every number is one that a run can work with.
+    pub fn check(&self) -> Result<()> {
+        let counts = [
+            ("epochs", Some(self.epochs)),
+            ("pool", Some(self.pool)),
+            ("patience", Some(self.patience)),
+            ("tries", Some(self.tries)),
+            ("batch", self.batch),
+            ("threads", self.threads),
+        ];
+        let above = [("lr", self.lr), ("width", self.width), ("clip-norm", self.clip_norm)];
+        let finite = |n: Option<f64>| n.is_none_or(|n| n.is_finite() && n >= 0.0);
+        let (name, value, takes) = if let Some((name, _)) = counts.iter().find(|(_, n)| *n == Some(0)) {
+            (*name, "0".to_owned(), "a whole number of 1 or more")
+        } else if let Some((name, n)) = above.iter().find(|(_, n)| !finite(*n) || *n == Some(0.0)) {
+            (*name, n.unwrap_or_default().to_string(), "a number above 0")
+        } else if !finite(self.weight_decay) {
+            ("weight-decay", self.weight_decay.unwrap_or_default().to_string(), "a number of at least 0")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Option { reason: format!("{name} is {value}"), hint: format!("{name} takes {takes}") })
+    }
+
     /// The batch for `samples` training samples: as asked, else about a hundredth of them within 16 and 128.
     pub fn batch_for(&self, samples: usize) -> usize {
         let chosen = self.batch.unwrap_or_else(|| (samples / 100).next_power_of_two().clamp(16, 128));

@@ -58,11 +58,15 @@ fn load(args: &Args, out: &Output) -> Option<Finding> {
     let options = SessionOptions { threads: 1, optimization: Optimization::Off, ..Default::default() };
     match Session::from_file(&args.model, &options) {
         Ok(_) => None,
-        Err(Error::Load { reason }) => Some(Finding {
+        Err(e @ Error::Load { .. }) => Some(Finding {
             severity: Severity::Error,
             place: "session".to_owned(),
-            message: format!("ONNX Runtime does not load the model: {reason}"),
-            hint: None,
+            message: e.to_string(),
+            hint: Some(match e.hint() {
+                // That is what `check` says of itself.
+                Some(hint) if !hint.contains("dendrite check") => hint.to_owned(),
+                _ => "types or shapes do not go together where it says so: export the model again".to_owned(),
+            }),
         }),
         Err(e) => {
             out.warn(format_args!("not tried in ONNX Runtime: {e}"));

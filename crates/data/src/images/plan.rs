@@ -69,6 +69,20 @@ impl Plan {
             }
         };
         let size = preprocess.size.map(crate::preprocess::Size::sides);
+        if let Some([high, wide]) = size
+            && (height.is_some_and(|h| h != high) || width.is_some_and(|w| w != wide))
+        {
+            let side = |n: Option<usize>| n.map_or("?".to_owned(), |n| n.to_string());
+            return Err(Error::option(
+                format!(
+                    "preprocess.size is {high} x {wide}, input '{}' takes {} x {}",
+                    input.name,
+                    side(height),
+                    side(width)
+                ),
+                "leave preprocess.size out: it is for models that do not say how large their images are",
+            ));
+        }
         let side = |known: Option<usize>, at: usize| {
             known.or(size.and_then(|s| s.get(at).copied())).or(stored.and_then(|s| s.get(at).copied()))
         };
