@@ -2,6 +2,9 @@
 
 use std::{error::Error, io, path::Path, process::ExitCode};
 
+use dendrite_data::nearest;
+use dendrite_onnx::{Model, Severity};
+
 use crate::output::Output;
 
 /// How a command ended that met no error.
@@ -34,6 +37,9 @@ pub(crate) struct Failure {
     hint: Option<String>,
 }
 
+/// Names of a folder that are looked through for the one that was meant.
+const MOST_NAMES: usize = 10_000;
+
 /// A message of the command's own.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -47,15 +53,36 @@ impl Failure {
 
     /// What the operating system refused of `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |e| Failure::new(format!("{}: {e}", path.display()), dendrite_onnx::error::io_hint(&e))
+        move |source| dendrite_onnx::Error::Io { path: path.to_owned(), source }.into()
     }
 
-    /// Name the model that the error is about, where it is about a part of one and does not say of which.
+    /// Name the model that the error is about, where it is about a part of one and does not say of which. What `check` finds
+    /// in the file says more than what stumbled over it.
     pub(crate) fn of(mut self, model: &Path) -> Self {
-        if of_a_model(&*self.error) {
-            self.place = Some(model.display().to_string());
+        if !of_a_model(&*self.error) {
+            return self;
+        }
+        self.place = Some(model.display().to_string());
+        let findings = Model::open(model).map(|model| dendrite_onnx::check(&model)).unwrap_or_default();
+        if let Some(finding) = findings.into_iter().find(|f| f.severity == Severity::Error) {
+            let place = if finding.place == "model" { String::new() } else { format!("{}: ", finding.place) };
+            self.error = Box::new(Message(place + &finding.message));
+            self.hint = finding.hint.or(self.hint);
         }
         self
+    }
+
+    /// The hint: for a file that is not there, the one that is called almost like it.
+    fn remedy(&self) -> Option<String> {
+        let near = not_there(&*self.error).and_then(|path| {
+            let name = path.file_name()?.to_str()?;
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let entries = std::fs::read_dir(folder).ok()?.filter_map(|e| e.ok()?.file_name().into_string().ok());
+            let names: Vec<String> = entries.take(MOST_NAMES).collect();
+            let found = nearest(name, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+            Some(format!("did you mean {}?", path.with_file_name(found).display()))
+        });
+        near.or_else(|| self.hint.clone())
     }
 
     /// The error in one line, without its causes.
@@ -82,7 +109,7 @@ impl Failure {
             said = text;
             cause = error.source();
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.remedy() {
             eprintln!("{} {hint}", out.advice("hint:"));
         }
         ExitCode::from(2)
@@ -91,6 +118,21 @@ impl Failure {
     fn is_broken_pipe(&self) -> bool {
         self.error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// The file that is not there, where that is the error.
+fn not_there<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a Path> {
+    use dendrite_trainer::Error as Trainer;
+    let (path, source) = match error.downcast_ref::<Trainer>() {
+        Some(Trainer::Onnx(dendrite_onnx::Error::Io { path, source })) => (path, source),
+        Some(Trainer::Data(dendrite_data::Error::Io { path, source })) => (path, source),
+        _ => match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(dendrite_onnx::Error::Io { path, source }), _) => (path, source),
+            (_, Some(dendrite_data::Error::Io { path, source })) => (path, source),
+            _ => return None,
+        },
+    };
+    (source.kind() == io::ErrorKind::NotFound).then_some(path)
 }
 
 /// Whether an error is about a part of a model without naming the file.

@@ -29,8 +29,11 @@ pub(crate) fn failure(place: &str, text: &str, error: &toml::de::Error, hint: &s
     let line = position.map(|(_, line)| line).filter(|line| !line.is_empty());
     let reason = match line {
         Some(line) if line.ends_with('=') => "a value is missing".to_owned(),
+        Some(_) if message.starts_with("invalid boolean") => "no value (texts need quotes)".to_owned(),
         _ => plain(message),
     };
+    // What is missing stands in no line.
+    let line = line.filter(|_| !message.starts_with("missing field"));
     let shown = line.map(|line| format!(" in `{line}`")).unwrap_or_default();
     Failure::new(format!("{place}: {reason}{shown}"), Some(hint))
 }

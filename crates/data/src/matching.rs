@@ -215,6 +215,18 @@ pub(crate) fn same_rows(set: &DataSet, name: &str, rows: usize, expected: usize)
     ))
 }
 
+/// An error for a matrix whose columns are as many as there are samples, and its rows not.
+fn transposed(set: &DataSet, found: &Found, rows: usize) -> Result<()> {
+    match found {
+        Found::Numbers(column, numbers) if matches!(*numbers.shape, [n, m] if n != rows && m == rows) => Err(set
+            .error(
+                format!("array '{}' has {} rows, the others have {rows}", column.name, found.rows()),
+                "its columns are as many as the others' rows: save it transposed, array.T",
+            )),
+        _ => Ok(()),
+    }
+}
+
 fn slot(
     set: &DataSet,
     request: &Request,
@@ -225,6 +237,7 @@ fn slot(
 ) -> Result<Slot> {
     let constant = input.per_batch || (whole(input, &found) && found.rows() != rows);
     if !constant {
+        transposed(set, &found, rows)?;
         same_rows(set, found.name(), found.rows(), rows)?;
     }
     let field = |row_shape: Vec<usize>, per_sample| Field {

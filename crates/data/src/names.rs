@@ -49,26 +49,26 @@ pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let near = names.iter().map(|n| (distance(&name.to_lowercase(), &n.to_lowercase()), *n));
     let length = name.chars().count();
     // A single letter in place of another is no misspelling.
-    let most = if length < 2 { 0 } else { (length / 3).max(1) };
+    let most = if length < 2 { 0 } else { (length / 3).clamp(1, 3) };
     near.min_by_key(|(d, _)| *d).filter(|(d, _)| *d <= most).map(|(_, n)| n)
 }
 
-/// The number of characters to insert, remove or replace.
+/// The number of characters to insert, remove or replace, and of neighbours to swap.
 fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
     let b: Vec<char> = b.chars().take(64).collect();
+    let mut before: Vec<usize> = Vec::new();
     let mut line: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = line.first_mut() {
-            *first = left;
+    for (i, x) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut least = (line[j] + usize::from(x != y)).min(line[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && x == &b[j - 1] && y == &a[i - 1] {
+                least = least.min(before[j - 1] + 1);
+            }
+            next.push(least);
         }
-        for (slot, y) in line.iter_mut().skip(1).zip(&b) {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = *slot;
-            left = replaced.min(diagonal + 1).min(left + 1);
-            *slot = left;
-        }
+        before = std::mem::replace(&mut line, next);
     }
     line.last().copied().unwrap_or(0)
 }
@@ -79,7 +79,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_are_levenshtein() {
+    fn distances_count_edits() {
+        assert_eq!(distance("scale", "sclae"), 1);
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("abc", ""), 3);

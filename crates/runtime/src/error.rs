@@ -88,6 +88,9 @@ impl Error {
             Error::Load { reason } if reason.contains("not a registered") || reason.contains("No Op registered") => {
                 Some("ONNX Runtime lacks this operator: export the model with standard operators of its opset")
             }
+            Error::Load { reason } if reason.contains("InferenceError") => {
+                Some("types or shapes do not go together at this node: export the model again")
+            }
             Error::Load { .. } => Some("`dendrite check` lists every finding in the file"),
             Error::Port { .. } => Some("`dendrite inspect` shows what the model takes and gives"),
             Error::Model(e) => e.hint(),

@@ -163,6 +163,14 @@ impl Network {
         Ok(())
     }
 
+    /// [`Network::bind_shapes`] for a graph of this network, whose batch may be one that cannot be another.
+    pub fn bind(&self, graph: &mut Graph, shapes: &[(String, Vec<usize>)]) -> Result<()> {
+        Self::bind_shapes(graph, shapes).map_err(|e| match (self.fixed_batch, e) {
+            (Some(size), Error::Runtime(e)) => not_freed(size, &e),
+            (_, e) => e,
+        })
+    }
+
     /// What the network asks of data.
     pub fn request(&self, options: &Options) -> Request {
         Request {

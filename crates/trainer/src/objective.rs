@@ -313,7 +313,25 @@ impl Objective {
             _ => {
                 let fits = shape.len() == prediction.rank()
                     && prediction.0.iter().zip(&shape).skip(1).all(|(d, n)| d.known().is_none_or(|d| d == *n));
-                if fits { Ok(()) } else { Err(misshapen(samples, &shape, prediction)) }
+                if !fits {
+                    return Err(misshapen(samples, &shape, prediction));
+                }
+                let (most, takes, hint) = match &self.loss {
+                    Loss::Bce => (1.0, "binary cross-entropy takes 0 to 1", "--loss mse takes any numbers"),
+                    Loss::CrossEntropy { .. } => {
+                        (f32::INFINITY, "cross-entropy takes shares of 0 or more", "--loss mse takes any numbers")
+                    }
+                    _ => return Ok(()),
+                };
+                let targets = samples.target_tensor()?.to_f32().unwrap_or_default();
+                match targets.iter().position(|t| !(0.0..=most).contains(t)) {
+                    None => Ok(()),
+                    Some(at) => {
+                        let row = at / field.row_shape.iter().product::<usize>().max(1);
+                        let reason = format!("the target in row {row} is {}, {takes}", targets[at]);
+                        Err(samples.error(reason, hint).into())
+                    }
+                }
             }
         }
     }

@@ -77,7 +77,7 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
     let perforated = options.method == Method::Pb;
     let reading = if perforated { Reading::Perforated } else { Reading::Direct };
     let mut graph = network.grown(growth, reading)?;
-    Network::bind_shapes(&mut graph, &feed::shapes(samples, batch))?;
+    network.bind(&mut graph, &feed::shapes(samples, batch))?;
     let stops: HashSet<ValueId> = if perforated {
         network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
     } else {

@@ -62,11 +62,8 @@ fn load(args: &Args, out: &Output) -> Option<Finding> {
             severity: Severity::Error,
             place: "session".to_owned(),
             message: e.to_string(),
-            hint: Some(match e.hint() {
-                // That is what `check` says of itself.
-                Some(hint) if !hint.contains("dendrite check") => hint.to_owned(),
-                _ => "types or shapes do not go together where it says so: export the model again".to_owned(),
-            }),
+            // The hint of other errors is to call `check`.
+            hint: e.hint().filter(|hint| !hint.contains("dendrite check")).map(str::to_owned),
         }),
         Err(e) => {
             out.warn(format_args!("not tried in ONNX Runtime: {e}"));

@@ -141,9 +141,12 @@ fn resize(graph: &mut Graph, sizes: &[(String, usize)]) -> Result<(), Failure> {
         Some(i) => {
             let mut names: Vec<&str> = graph.inputs.iter().flat_map(|v| symbols(graph, *v)).collect();
             names.dedup();
-            let known = if names.is_empty() { "none is symbolic".to_owned() } else { names.join(", ") };
-            let message = format!("no input has a dimension called '{}': {known}", sizes[i].0);
-            Err(Failure::new(message, Some("`dendrite inspect` without --dim shows the names")))
+            let hint = if names.is_empty() {
+                "every dimension of the inputs has its size: leave --dim out".to_owned()
+            } else {
+                format!("the names are {}", names.join(", "))
+            };
+            Err(Failure::new(format!("no input has a dimension called '{}'", sizes[i].0), Some(&hint)))
         }
         None => Ok(()),
     }

@@ -140,7 +140,12 @@ fn targets() -> Vec<Mistake> {
         mistake("one class in the data, and --metric auc", "evaluate model.onnx --data val.npz --metric auc")
             .with("val.npz", npz(&[("x", x(20)), ("target", integers(&[20], |_| 1))])),
         mistake("probabilities that are none, for --loss bce", &format!("{GROW} --loss bce"))
-            .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32))])),
+            .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32))]))
+            .with("val.npz", npz(&[("x", x(20)), ("target", floats(&[20, 3], |i| i as f32))])),
+        mistake("shares of classes below 0", &format!("{GROW} --loss cross-entropy"))
+            .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32 - 50.0))]))
+            .with("val.npz", npz(&[("x", x(20)), ("target", floats(&[20, 3], |_| 0.5))])),
+        mistake("no target to score", "evaluate model.onnx --data val.npz").with("val.npz", npz(&[("x", x(20))])),
         train("texts as targets", raw("<U1", &[40], &[0; 160])),
     ]
 }
@@ -172,10 +177,30 @@ fn tables() -> Vec<Mistake> {
             lines.iter_mut().skip(1).for_each(|line| *line = line[..line.len() - 1].to_owned() + "ant");
             lines[5] = "1,1,1,1,7".to_owned();
         }),
+        csv("words for fewer classes than the model has", |lines| {
+            let word =
+                |line: &String| line[..line.len() - 1].to_owned() + if line.ends_with('0') { "ant" } else { "bee" };
+            lines.iter_mut().skip(1).for_each(|line| *line = word(line));
+        }),
+        mistake(
+            "words for other classes in val than in train",
+            "grow model.onnx --train train.csv --val val.csv -o run",
+        )
+        .with("train.csv", csv_of_words(["ant", "bee", "cat"]))
+        .with("val.csv", csv_of_words(["bee", "cat", "dog"])),
         csv("decimal commas", |lines| {
             lines.iter_mut().for_each(|line| *line = line.replace(',', ";").replace('.', ","));
         }),
     ]
+}
+
+/// A table whose classes have these names.
+fn csv_of_words(words: [&str; 3]) -> Vec<u8> {
+    csv(40, |lines| {
+        for (i, line) in lines.iter_mut().enumerate().skip(1) {
+            *line = line[..line.len() - 1].to_owned() + words[i % 3];
+        }
+    })
 }
 
 /// Folders of images.
@@ -201,6 +226,11 @@ fn images() -> Vec<Mistake> {
             &[("val/ant/notes.txt", b"x".to_vec()), ("val/bee/", Vec::new())],
         ),
         with("a class of validation that train lacks", "", &and(&[("val/cat/0.bmp", picture(9))])),
+        with(
+            "a class more than the model has",
+            "",
+            &and(&[("train/cat/0.bmp", picture(9)), ("val/cat/0.bmp", picture(9))]),
+        ),
         with("a class that classes.txt lacks", "", &and(&[("classes.txt", b"ant\nwasp\n".to_vec())])),
         with(
             "more classes in classes.txt than the model has",

@@ -49,6 +49,8 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
         mistake("insertion into a folder that is not there", "insert model.onnx -o there/out.onnx"),
         mistake("insertion into a folder", "insert model.onnx -o there").with("there/", ""),
         mistake("insertion below a file", "insert model.onnx -o train.npz/out.onnx"),
+        mistake("insertion into a damaged model", "insert model.onnx -o out.onnx")
+            .with("model.onnx", edited(|m| m.graph.as_mut().unwrap().node[2].input[0] = "lost".to_owned())),
         mistake("insertion without an output", "insert model.onnx"),
         mistake("a comparison of models of other inputs", "compare model.onnx other.onnx").with("other.onnx", other),
         mistake("a comparison of models of other widths", "compare model.onnx other.onnx").with("other.onnx", wider()),
