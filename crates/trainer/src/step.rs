@@ -19,7 +19,7 @@ use dendrites::{
 use crate::{
     error::{Error, Result},
     feed,
-    network::{Growth, Network},
+    network::Growth,
     objective::Context,
     options::{Method, OptimizerKind, Options},
 };

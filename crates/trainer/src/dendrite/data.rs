@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use crate::{
     error::{Error, Result},
     feed,
-    network::{Growth, Network},
+    network::Growth,
     objective::Context,
     random::generator,
 };
