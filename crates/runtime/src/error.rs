@@ -98,6 +98,24 @@ impl Error {
         }
     }
 
+    /// The error that ONNX Runtime did not load a model, from what it said: without what the error says anyway, and a node
+    /// named as everywhere.
+    pub(crate) fn load(said: &str) -> Self {
+        let said =
+            said.split_once(" failed:").filter(|(start, _)| start.starts_with("Load model")).map_or(said, |s| s.1);
+        let node = said.strip_prefix("Node (").and_then(|rest| {
+            let (node, rest) = rest.split_once(") Op (")?;
+            let (op, reason) = rest.split_once(") [")?;
+            let (kind, reason) = reason.split_once("] ")?;
+            Some(format!("node '{node}' ({op}): {reason} ({kind})"))
+        });
+        let operator = said.strip_prefix("Fatal error: ").and_then(|rest| {
+            let (name, _) = rest.split_once("(-1) is not a registered function/op")?;
+            Some(format!("'{name}' is not a registered operator"))
+        });
+        Error::Load { reason: node.or(operator).unwrap_or_else(|| said.to_owned()) }
+    }
+
     pub(crate) fn run(error: impl std::fmt::Display) -> Self {
         Error::Run { reason: error.to_string() }
     }

@@ -97,6 +97,12 @@ impl Objective {
                 return Err(only("--ignore-index"));
             }
         }
+        if options.label_smoothing > 0.0 && kind != LossKind::CrossEntropy {
+            return Err(Error::Option {
+                reason: "--label-smoothing is for the cross-entropy".to_owned(),
+                hint: "leave --label-smoothing out".to_owned(),
+            });
+        }
         let loss = match &kind {
             LossKind::CrossEntropy | LossKind::Auto if classes => Loss::CrossEntropy {
                 soft: false,

@@ -153,6 +153,8 @@ impl Options {
             (*name, "0".to_owned(), "a whole number of 1 or more")
         } else if let Some((name, n)) = above.iter().find(|(_, n)| !finite(*n) || *n == Some(0.0)) {
             (*name, n.unwrap_or_default().to_string(), "a number above 0")
+        } else if !(0.0..1.0).contains(&self.label_smoothing) {
+            ("label-smoothing", self.label_smoothing.to_string(), "a number from 0 to below 1")
         } else if !finite(self.weight_decay) {
             ("weight-decay", self.weight_decay.unwrap_or_default().to_string(), "a number of at least 0")
         } else {

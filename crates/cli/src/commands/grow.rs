@@ -9,7 +9,11 @@ use std::{
 };
 
 use dendrite_onnx::Model;
-use dendrite_trainer::{DataSet, Error, Outcome as Grown, Run, summary::Side};
+use dendrite_trainer::{
+    DataSet, Error, Outcome as Grown, Run,
+    folder::{RunFolder, SUMMARY},
+    summary::Side,
+};
 use dendrites::Plan;
 
 use crate::{
@@ -94,7 +98,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             std::process::exit(130);
         }
     });
-    if args.resume && !folder.join("checkpoints").exists() && !folder.join("summary.json").exists() {
+    if args.resume && !RunFolder::checkpoint(folder).exists() && !folder.join(SUMMARY).exists() {
         out.note(format_args!("{} holds no run to go on from: it begins anew", shown(folder)));
     }
     let mut progress = Progress::new(out, "");

@@ -73,6 +73,10 @@ fn values() -> Vec<Mistake> {
         mistake("weights of classes for numbers", &format!("{GROW} --class-weights balanced"))
             .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32))]))
             .with("val.npz", npz(&[("x", x(20)), ("target", floats(&[20, 3], |i| i as f32))])),
+        grown("a smoothing of 1", "--label-smoothing 1"),
+        grown("smoothing of numbers", "--label-smoothing 0.1")
+            .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32))]))
+            .with("val.npz", npz(&[("x", x(20)), ("target", floats(&[20, 3], |i| i as f32))])),
         grown("a budget that is no time", "--budget soon"),
         grown("a budget without a unit", "--budget 10"),
         grown("a control that does not exist", "--controls longer,wider"),
@@ -109,6 +113,7 @@ fn configuration() -> Vec<Mistake> {
         file("a batch of 0 in the file", "batch = 0\n"),
         file("a choice in a table that does not exist", "[preprocess]\nresize = \"squeeze\"\n"),
         file("a table in place of a value", "[lr]\nstart = 0.1\n"),
+        file("smoothing beyond 1 in the file", "label-smoothing = 2\n"),
         file("a key twice", "lr = 0.1\nlr = 0.2\n"),
         mistake("a binary file as a configuration", &format!("{GROW} --config model.onnx")),
         set("a setting without =", "epochs"),
