@@ -154,6 +154,17 @@ pub(crate) fn compare(
         let message = format!("input '{}' of the second model is no input of the first", b.name_of(*input));
         return Err(Failure::new(message, Some("only models of the same inputs can be compared")));
     }
+    for input in &b.inputs {
+        let name = b.name_of(*input);
+        let shape = |graph: &Graph, id: &ValueId| graph.value(*id).shape.clone();
+        let own = a.find(name).and_then(|id| shape(a, &id));
+        if let (Some(own), Some(other)) = (own, shape(b, input))
+            && (own.rank() != other.rank() || own.0.iter().zip(&other.0).any(|(x, y)| apart(x, y)))
+        {
+            let message = format!("input '{name}' of the second model takes {other}, that of the first {own}");
+            return Err(Failure::new(message, Some("only models of the same inputs can be compared")));
+        }
+    }
     let reference = in_ort(a, inputs, &a.outputs, session)?;
     let mut result = Comparison::default();
     for runtime in runtimes {
@@ -178,6 +189,11 @@ pub(crate) fn compare(
     let extra = b.outputs.iter().map(|o| b.name_of(*o)).filter(|n| !reference.contains_key(*n));
     result.notes.extend(extra.map(|name| format!("output '{name}' is only in the second model")));
     Ok(result)
+}
+
+/// Whether no size is both dimensions'.
+fn apart(a: &Dim, b: &Dim) -> bool {
+    a.known().zip(b.known()).is_some_and(|(a, b)| a != b)
 }
 
 /// The first of the values both models have under the same name at which they part.

@@ -1,6 +1,9 @@
 //! How a command ends: exit codes, and errors with their causes and their remedy.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{error::Error, io, path::Path, process::ExitCode};
+
+use dendrite_data::nearest;
+use dendrite_onnx::{Model, Severity};
 
 use crate::output::Output;
 
@@ -29,8 +32,13 @@ impl From<Outcome> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     error: Box<dyn Error + Send + Sync>,
+    /// The file that the error is about, where the error itself does not know.
+    place: Option<String>,
     hint: Option<String>,
 }
+
+/// Names of a folder that are looked through for the one that was meant.
+const MOST_NAMES: usize = 10_000;
 
 /// A message of the command's own.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +48,41 @@ struct Message(String);
 impl Failure {
     /// An error of the command itself.
     pub(crate) fn new(message: impl Into<String>, hint: Option<&str>) -> Self {
-        Failure { error: Box::new(Message(message.into())), hint: hint.map(str::to_owned) }
+        Failure { error: Box::new(Message(message.into())), place: None, hint: hint.map(str::to_owned) }
+    }
+
+    /// What the operating system refused of `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| dendrite_onnx::Error::Io { path: path.to_owned(), source }.into()
+    }
+
+    /// Name the model that the error is about, where it is about a part of one and does not say of which. What `check` finds
+    /// in the file says more than what stumbled over it.
+    pub(crate) fn of(mut self, model: &Path) -> Self {
+        if !of_a_model(&*self.error) {
+            return self;
+        }
+        self.place = Some(model.display().to_string());
+        let findings = Model::open(model).map(|model| dendrite_onnx::check(&model)).unwrap_or_default();
+        if let Some(finding) = findings.into_iter().find(|f| f.severity == Severity::Error) {
+            let place = if finding.place == "model" { String::new() } else { format!("{}: ", finding.place) };
+            self.error = Box::new(Message(place + &finding.message));
+            self.hint = finding.hint.or(self.hint);
+        }
+        self
+    }
+
+    /// The hint: for a file that is not there, the one that is called almost like it.
+    fn remedy(&self) -> Option<String> {
+        let near = not_there(&*self.error).and_then(|path| {
+            let name = path.file_name()?.to_str()?;
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let entries = std::fs::read_dir(folder).ok()?.filter_map(|e| e.ok()?.file_name().into_string().ok());
+            let names: Vec<String> = entries.take(MOST_NAMES).collect();
+            let found = nearest(name, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+            Some(format!("did you mean {}?", path.with_file_name(found).display()))
+        });
+        near.or_else(|| self.hint.clone())
     }
 
     /// The error in one line, without its causes.
@@ -56,7 +98,8 @@ impl Failure {
             return ExitCode::SUCCESS;
         }
         let mut said = self.error.to_string();
-        eprintln!("{} {said}", out.alarm("error:"));
+        let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        eprintln!("{} {place}{said}", out.alarm("error:"));
         let mut cause = self.error.source();
         while let Some(error) = cause {
             let text = error.to_string();
@@ -66,7 +109,7 @@ impl Failure {
             said = text;
             cause = error.source();
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.remedy() {
             eprintln!("{} {hint}", out.advice("hint:"));
         }
         ExitCode::from(2)
@@ -77,9 +120,58 @@ impl Failure {
     }
 }
 
+/// The file that is not there, where that is the error.
+fn not_there<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a Path> {
+    use dendrite_trainer::Error as Trainer;
+    let (path, source) = match error.downcast_ref::<Trainer>() {
+        Some(Trainer::Onnx(dendrite_onnx::Error::Io { path, source })) => (path, source),
+        Some(Trainer::Data(dendrite_data::Error::Io { path, source })) => (path, source),
+        _ => match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(dendrite_onnx::Error::Io { path, source }), _) => (path, source),
+            (_, Some(dendrite_data::Error::Io { path, source })) => (path, source),
+            _ => return None,
+        },
+    };
+    (source.kind() == io::ErrorKind::NotFound).then_some(path)
+}
+
+/// Whether an error is about a part of a model without naming the file.
+fn of_a_model(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    use dendrite_trainer::Error as Trainer;
+    let onnx = |e: &dendrite_onnx::Error| {
+        use dendrite_onnx::Error::{External, Graph, Node, Tensor, Unsupported};
+        matches!(e, Tensor { .. } | Node { .. } | Graph { .. } | External { .. } | Unsupported { .. })
+    };
+    let autodiff = |e: &dendrite_autodiff::Error| {
+        use dendrite_autodiff::Error::{NotImplemented, Onnx, Stop};
+        matches!(e, NotImplemented { .. } | Stop { .. }) || matches!(e, Onnx(e) if onnx(e))
+    };
+    let runtime = |e: &dendrite_runtime::Error| {
+        use dendrite_runtime::Error::{Load, Model};
+        matches!(e, Load { .. }) || matches!(e, Model(e) if onnx(e))
+    };
+    let dendrites = |e: &dendrites::Error| match e {
+        dendrites::Error::Onnx(e) => onnx(e),
+        dendrites::Error::Autodiff(e) => autodiff(e),
+        _ => false,
+    };
+    if let Some(e) = error.downcast_ref::<Trainer>() {
+        return match e {
+            Trainer::Onnx(e) => onnx(e),
+            Trainer::Autodiff(e) => autodiff(e),
+            Trainer::Dendrites(e) => dendrites(e),
+            Trainer::Runtime(e) => runtime(e),
+            _ => false,
+        };
+    }
+    error.downcast_ref().is_some_and(onnx)
+        || error.downcast_ref().is_some_and(runtime)
+        || error.downcast_ref().is_some_and(dendrites)
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure { error: Box::new(error), hint: None }
+        Failure { error: Box::new(error), place: None, hint: None }
     }
 }
 
@@ -89,7 +181,7 @@ macro_rules! from_crates {
         $($(#[$attribute])* impl From<$error> for Failure {
             fn from(error: $error) -> Self {
                 let hint = error.hint().map(|h| h.to_string());
-                Failure { error: Box::new(error), hint }
+                Failure { error: Box::new(error), place: None, hint }
             }
         })*
     };

@@ -8,7 +8,7 @@ use dendrite_trainer::options::{
 };
 use dendrites::Connection;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, toml_error};
 
 /// Declares a flag's values once: the names on the command line and what they stand for.
 macro_rules! choices {
@@ -85,7 +85,7 @@ pub(crate) struct Placement {
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub(crate) exclude: Vec<String>,
     /// Dendrites a neuron, at most (layer connection: cycles, at most) [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) dendrites: Option<usize>,
     /// How dendrites reach neurons [default: neuron]
     #[arg(long, value_name = "CONNECTION")]
@@ -104,7 +104,7 @@ pub(crate) struct Placement {
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
     /// Seed of everything random [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Scoring {
     #[arg(long)]
     minimise: bool,
     /// The class number of positions without a target
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer)]
     ignore_index: Option<i64>,
     /// The array that holds targets [default: target]
     #[arg(long, value_name = "NAME")]
@@ -144,14 +144,14 @@ pub(crate) struct Training {
     #[arg(long, value_name = "METHOD")]
     method: Option<MethodChoice>,
     /// Candidates a dendrite [default: 8]
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
-    pool: Option<u32>,
+    #[arg(long, value_name = "K", value_parser = count)]
+    pool: Option<usize>,
     /// Epochs of a neuron phase, at most [default: 200]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     epochs: Option<usize>,
     /// Samples a step; by default a hundredth of the data within 16 and 128
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    batch: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = count)]
+    batch: Option<usize>,
     /// Whether samples are drawn in a new order every epoch [default: true]
     #[arg(long, value_name = "BOOL")]
     shuffle: Option<bool>,
@@ -176,11 +176,11 @@ pub(crate) struct Training {
     #[arg(long, value_name = "NORM", value_parser = positive)]
     clip_norm: Option<f64>,
     /// Epochs without improvement before the learning rate drops [default: 10]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    patience: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = count)]
+    patience: Option<usize>,
     /// Attempts at a cycle before growth stops [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    tries: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = count)]
+    tries: Option<usize>,
     /// Weights that train: all, sites, head, dendrites, or a pattern of names [default: all]
     #[arg(long, value_name = "WHICH")]
     train_weights: Option<String>,
@@ -207,14 +207,14 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
     /// Threads; all cores by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    threads: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = count)]
+    threads: Option<usize>,
 }
 
 impl Machine {
     /// Let flags override `options`.
     pub(crate) fn apply(&self, options: &mut Options) {
-        set_some(&mut options.threads, self.threads.map(|n| n as usize));
+        set_some(&mut options.threads, self.threads);
     }
 
     /// How sessions are built under `options`.
@@ -283,7 +283,7 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-fn not_negative(text: &str) -> Result<f64, String> {
+pub(crate) fn not_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
         _ => Err(format!("'{text}' is not a number of at least 0")),
@@ -297,15 +297,34 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A whole number of 0 or more.
+pub(crate) fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a whole number of 0 or more"))
+}
+
+/// A whole number of 1 or more.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    match text.parse::<u32>() {
+        Ok(count) if count > 0 => Ok(count as usize),
+        _ => Err(format!("'{text}' is not a whole number of 1 or more")),
+    }
+}
+
+fn integer(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a whole number"))
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
-    let (input, array) = text.split_once('=').ok_or("expected INPUT=ARRAY")?;
+    let (input, array) = text.split_once('=').ok_or_else(|| format!("'{text}' is not of the form INPUT=ARRAY"))?;
     Ok((input.to_owned(), array.to_owned()))
 }
 
 /// The text of a file.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|e| Failure::new(format!("{}: {e}", path.display()), dendrite_onnx::error::io_hint(&e)))
+    let fail = |e: std::io::Error| Failure::io(path)(e);
+    let bytes = std::fs::read(path).map_err(fail)?;
+    let text = || Failure::new(format!("{}: it is no text in UTF-8", path.display()), Some("give a file of TOML"));
+    String::from_utf8(bytes).map_err(|_| text())
 }
 
 /// Options in a file and one by one.
@@ -326,14 +345,17 @@ impl Configuration {
     /// The options of the file, or the defaults, with single ones changed.
     pub(crate) fn read(&self) -> Result<Options, Failure> {
         let mut table = toml::Table::new();
-        let fail = |place: &str, e: &dyn std::fmt::Display| {
-            Failure::new(format!("{place}: {}", e.to_string().trim_end()), Some(CONFIGURATION_HINT))
+        let fail =
+            |place: &str, text: &str, e: &toml::de::Error| toml_error::failure(place, text, e, CONFIGURATION_HINT);
+        let checked = |place: &str, options: &Options| {
+            options.check().map_err(|e| Failure::new(format!("{place}: {e}"), e.hint()))
         };
         if let Some(path) = &self.config {
             let text = read_text(path)?;
             // Read as options first: an error then shows the line.
-            toml::from_str::<Options>(&text).map_err(|e| fail(&shown(path), &e))?;
-            table = toml::from_str(&text).map_err(|e| fail(&shown(path), &e))?;
+            let options = toml::from_str(&text).map_err(|e| fail(&shown(path), &text, &e))?;
+            checked(&shown(path), &options)?;
+            table = toml::from_str(&text).map_err(|e| fail(&shown(path), &text, &e))?;
         }
         for setting in &self.set {
             let place = format!("--set {setting}");
@@ -343,11 +365,13 @@ impl Configuration {
             // What is no TOML value is taken as text, so that quotes may be left out.
             let assignment = |value: &str| toml::from_str::<toml::Table>(&format!("{} = {value}", key.trim()));
             let quoted = toml::Value::String(value.trim().to_owned()).to_string();
-            let single = assignment(value.trim()).or_else(|_| assignment(&quoted)).map_err(|e| fail(&place, &e))?;
+            let single =
+                assignment(value.trim()).or_else(|_| assignment(&quoted)).map_err(|e| fail(&place, setting, &e))?;
             merge(&mut table, single);
-            table.clone().try_into::<Options>().map_err(|e| fail(&place, &e))?;
+            let options = table.clone().try_into().map_err(|e| fail(&place, setting, &e))?;
+            checked(&place, &options)?;
         }
-        table.try_into().map_err(|e| fail("options", &e))
+        table.try_into().map_err(|e| fail("options", "", &e))
     }
 }
 
@@ -398,11 +422,10 @@ impl Scoring {
 impl Training {
     /// Let flags override `options`.
     pub(crate) fn apply(&self, options: &mut Options) {
-        let number = |n: Option<u32>| n.map(|n| n as usize);
         set(&mut options.method, self.method.map(Method::from));
-        set(&mut options.pool, number(self.pool));
+        set(&mut options.pool, self.pool);
         set(&mut options.epochs, self.epochs);
-        set_some(&mut options.batch, number(self.batch));
+        set_some(&mut options.batch, self.batch);
         set(&mut options.shuffle, self.shuffle);
         set_some(&mut options.lr, self.lr);
         set(&mut options.class_weights, self.class_weights.clone());
@@ -410,8 +433,8 @@ impl Training {
         set(&mut options.label_smoothing, self.label_smoothing);
         set_some(&mut options.weight_decay, self.weight_decay);
         set_some(&mut options.clip_norm, self.clip_norm);
-        set(&mut options.patience, number(self.patience));
-        set(&mut options.tries, number(self.tries));
+        set(&mut options.patience, self.patience);
+        set(&mut options.tries, self.tries);
         set(&mut options.train, self.train_weights.clone());
         set_some(&mut options.budget, self.budget);
         set(&mut options.checkpoint_every, self.checkpoint_every);

@@ -7,10 +7,12 @@ mod growth;
 mod output;
 mod parity;
 mod progress;
+mod toml_error;
+mod usage;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 
 use output::{ColorChoice, Output};
 
@@ -52,6 +54,11 @@ fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
+            if e.use_stderr() && e.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                let words: Vec<String> = std::env::args().skip(1).collect();
+                let out = Output::new(false, ColorChoice::Auto, false, 0);
+                return usage::failure(&e, &command(), &words).report(&out);
+            }
             // Help and version are output like any other: a closed pipe is no failure.
             let _ = e.print();
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });

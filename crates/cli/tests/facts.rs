@@ -160,6 +160,7 @@ fn a_closed_pipe_is_no_failure() {
 }
 
 /// The narrowest sets and the widest alike: an export has to run in the second runtime as it is.
+#[cfg(feature = "tract")]
 #[test]
 fn inserted_models_run_in_tract() {
     let scratch = tempfile::tempdir().unwrap();

@@ -130,6 +130,21 @@ fn a_killed_run_resumes_to_the_same_bytes() {
 }
 
 #[test]
+fn going_on_where_there_is_no_run_begins_anew_and_says_so() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let (model, data) = (repository("models/jv_cnn4.onnx"), repository("fixtures/japanese-vowels"));
+    let mut command = dendrite();
+    command.arg("grow").arg(model).args(["--resume", "--threads", "1"]).args(SHORT).arg("-o").arg(&folder);
+    command.arg("--train").arg(data.join("train.npz")).arg("--val").arg(data.join("val.npz"));
+    let output = run(command);
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("holds no run to go on from: it begins anew"), "{message}");
+    assert!(folder.join("model.onnx").exists());
+}
+
+#[test]
 fn a_folder_that_holds_a_run_is_not_overwritten() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("run");

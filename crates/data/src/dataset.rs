@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dendrite_onnx::Tensor;
+use dendrite_onnx::{Model, Tensor};
 
 use crate::{
     array::{Array, Origin},
@@ -156,6 +156,13 @@ fn open_file(path: &Path, budget: &mut Budget) -> Result<(&'static str, Vec<Colu
              them together with numpy.savez",
         );
     }
+    if begins(b"version https://git-lfs") {
+        return fail("it is a Git LFS pointer", "fetch the file itself: git lfs pull");
+    }
+    if matches!(start.as_slice(), [0x80, 2..=5, ..]) {
+        let hint = "save the arrays with numpy.savez, named after the model's inputs, and the targets as 'target'";
+        return fail("Python pickles are not read, since they can run code", hint);
+    }
     if begins(b"\x1f\x8b") {
         return fail("the file is packed with gzip", "unpack it first: gunzip");
     }
@@ -170,6 +177,9 @@ fn open_file(path: &Path, budget: &mut Budget) -> Result<(&'static str, Vec<Colu
     }
     if formats::csv::is(&start) {
         return Ok(("csv", formats::csv::columns(&file, &start, budget)?));
+    }
+    if Model::open(path).is_ok() {
+        return fail("it is an ONNX model, no data", HINT);
     }
     fail("not a data set that can be read", HINT)
 }

@@ -47,6 +47,7 @@ pub use augment::{Augment, Extent, Fill, Flip};
 pub use dataset::{DataSet, Limits, open};
 pub use error::{Error, Result};
 pub use loader::{Batch, Loader};
+pub use names::nearest;
 pub use preprocess::{Channels, Classes, Filter, Layout, PerChannel, Preprocess, Resize, Size};
 pub use request::{Input, Request};
 pub use samples::{Field, Samples};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dendrite_onnx::{ElementType, Shape, Tensor, tensor::element_count};
+use dendrite_onnx::{Dim, ElementType, Shape, Tensor, tensor::element_count};
 
 use crate::{
     cast::allowed,
@@ -10,7 +10,7 @@ use crate::{
     dataset::DataSet,
     error::{Error, Result},
     images::{ImageList, ImageSource, Plan},
-    names::{list, nearest},
+    names::{Role, list, nearest},
     request::{Input, Request},
     samples::{Field, Samples, Slot, Source},
     spool::Budget,
@@ -58,6 +58,12 @@ pub(crate) fn samples(set: &DataSet, request: &Request) -> Result<Samples> {
     if let Some(input) = &request.preprocess.input {
         known(input, "preprocess.input", "name one of them")?;
     }
+    if set.table
+        && let Some(name) = &request.target
+    {
+        // A target under another name would count among the columns of the inputs.
+        target::find(set, name, &Role::target())?;
+    }
     let pictured = pictured(set, request)?;
     let found: Vec<Found> = request
         .inputs
@@ -65,8 +71,8 @@ pub(crate) fn samples(set: &DataSet, request: &Request) -> Result<Samples> {
         .enumerate()
         .map(|(index, input)| find(set, request, index, input, pictured))
         .collect::<Result<_>>()?;
-    let target = request.target.as_deref().map(|name| target::find(set, name, "the target")).transpose()?;
-    let weight = request.weight.as_deref().map(|name| target::find(set, name, "the sample weights")).transpose()?;
+    let target = request.target.as_deref().map(|name| target::find(set, name, &Role::target())).transpose()?;
+    let weight = request.weight.as_deref().map(|name| target::find(set, name, &Role::weights())).transpose()?;
     let ends: Vec<&Found> = target.iter().chain(&weight).filter_map(target::Target::found).collect();
     let rows = count(set, request, &found, target.as_ref().map(|t| t.rows()))?;
     if rows == 0 {
@@ -147,28 +153,31 @@ fn find<'a>(
         }
         None => None,
     };
-    let role = format!("the model's input '{}'", input.name);
+    let role = Role::input(&input.name);
     let column = column.ok_or_else(|| missing(set, name, &role))?;
     numbers_or_images(set, column, &role)
 }
 
-pub(crate) fn missing(set: &DataSet, name: &str, role: &str) -> Error {
+pub(crate) fn missing(set: &DataSet, name: &str, role: &Role) -> Error {
     let names: Vec<&str> = set.names().collect();
-    let meant = nearest(name, &names).map(|n| format!(" (did you mean '{n}'?)")).unwrap_or_default();
-    set.error(
-        format!("no array '{name}' for {role}; it holds {}{meant}", list(&names)),
-        "name the array so, or say --map input=array (inputs) or --target array",
-    )
+    let reason = format!("no array '{name}' for {role}; it holds {}", list(&names));
+    set.error(reason, role.remedy(nearest(name, &names)))
 }
 
-pub(crate) fn numbers_or_images<'a>(set: &DataSet, column: &'a Column, role: &str) -> Result<Found<'a>> {
+pub(crate) fn numbers_or_images<'a>(set: &DataSet, column: &'a Column, role: &Role) -> Result<Found<'a>> {
     match &column.content {
         Content::Numbers(numbers) => Ok(Found::Numbers(column, numbers)),
         Content::Images(images) => Ok(Found::Images(images.clone())),
-        Content::Text(text) => Err(set.error(
-            format!("column '{}' holds text{}, {role} takes numbers", column.name, text.example()),
-            "repair the cell, or leave the column out",
-        )),
+        Content::Text(text) => {
+            let example = text.example();
+            let comma = example.split('\'').nth(1).is_some_and(|cell| cell.replace(',', ".").parse::<f64>().is_ok());
+            let hint = if comma {
+                "write numbers with a point, not a comma"
+            } else {
+                "repair the cell, or leave the column out"
+            };
+            Err(set.error(format!("column '{}' holds text{example}, {role} takes numbers", column.name), hint))
+        }
         Content::Unusable { reason, hint } => Err(set.error(reason.clone(), hint.clone())),
     }
 }
@@ -206,6 +215,18 @@ pub(crate) fn same_rows(set: &DataSet, name: &str, rows: usize, expected: usize)
     ))
 }
 
+/// An error for a matrix whose columns are as many as there are samples, and its rows not.
+fn transposed(set: &DataSet, found: &Found, rows: usize) -> Result<()> {
+    match found {
+        Found::Numbers(column, numbers) if matches!(*numbers.shape, [n, m] if n != rows && m == rows) => Err(set
+            .error(
+                format!("array '{}' has {} rows, the others have {rows}", column.name, found.rows()),
+                "its columns are as many as the others' rows: save it transposed, array.T",
+            )),
+        _ => Ok(()),
+    }
+}
+
 fn slot(
     set: &DataSet,
     request: &Request,
@@ -216,6 +237,7 @@ fn slot(
 ) -> Result<Slot> {
     let constant = input.per_batch || (whole(input, &found) && found.rows() != rows);
     if !constant {
+        transposed(set, &found, rows)?;
         same_rows(set, found.name(), found.rows(), rows)?;
     }
     let field = |row_shape: Vec<usize>, per_sample| Field {
@@ -264,7 +286,10 @@ fn castable(set: &DataSet, name: &str, numbers: &Numbers, input: &Input) -> Resu
         return Ok(());
     }
     Err(set.error(
-        format!("array '{name}' is {}, the model's input takes {}", numbers.element_type, input.element_type),
+        format!(
+            "array '{name}' is {}, the model's input '{}' takes {}",
+            numbers.element_type, input.name, input.element_type
+        ),
         "save the array with the input's type",
     ))
 }
@@ -280,9 +305,21 @@ fn fitting(set: &DataSet, name: &str, numbers: &Numbers, input: &Input) -> Resul
         return Ok(row.to_vec());
     }
     Err(set.error(
-        format!("array '{name}' has shape {:?}, the model's input takes {declared}", numbers.shape),
-        "the first axis counts samples; reshape the others to the input's",
+        format!("array '{name}' has shape {:?}, the model's input '{}' takes {declared}", numbers.shape, input.name),
+        if swapped(row, declared) {
+            "the channels are in another place: numpy.transpose moves them, (0, 3, 1, 2) to the front, (0, 2, 3, 1) back"
+        } else {
+            "the first axis counts samples; reshape the others to the input's"
+        },
     ))
+}
+
+/// Whether a row would fit with its channels first in place of last, or the other way round.
+fn swapped(row: &[usize], declared: &Shape) -> bool {
+    let known: Vec<Option<usize>> = declared.0.iter().skip(1).map(Dim::known).collect();
+    let ([a, b, c], [x, y, z]) = (row, known.as_slice()) else { return false };
+    let fits = |order: [&usize; 3]| order.iter().zip([x, y, z]).all(|(n, d)| d.is_none_or(|d| d == **n));
+    fits([c, a, b]) || fits([b, c, a])
 }
 
 fn constant_tensor(
@@ -300,7 +337,10 @@ fn constant_tensor(
     if !fits {
         let declared = declared.map_or("?".to_owned(), Shape::to_string);
         return Err(set.error(
-            format!("array '{}' has shape {:?}, the model's input takes {declared}", column.name, numbers.shape),
+            format!(
+                "array '{}' has shape {:?}, the model's input '{}' takes {declared}",
+                column.name, numbers.shape, input.name
+            ),
             "this input is the same for every batch: save the array with the input's whole shape",
         ));
     }

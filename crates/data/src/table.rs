@@ -8,7 +8,7 @@ use crate::{
     dataset::DataSet,
     error::Result,
     matching::{Found, missing, numbers_or_images},
-    names::list,
+    names::{Role, list},
     request::{Input, Request},
     spool::Budget,
 };
@@ -52,7 +52,7 @@ pub(crate) fn find<'a>(
     column: Option<&'a Column>,
 ) -> Result<Found<'a>> {
     let width = width(input);
-    let role = format!("the model's input '{}'", input.name);
+    let role = Role::input(&input.name);
     if let Some(column) = column {
         let found = numbers_or_images(set, column, &role)?;
         let holds = match &found {
@@ -108,7 +108,7 @@ fn indexed(name: &str, column: &str) -> bool {
 }
 
 /// The columns `name_0`, `name_1`, ... in order, or written `name[0]` or `name.0`; `None` where there is none.
-pub(crate) fn series<'a>(set: &'a DataSet, name: &str, role: &str) -> Result<Option<Vec<Part<'a>>>> {
+pub(crate) fn series<'a>(set: &'a DataSet, name: &str, role: &Role) -> Result<Option<Vec<Part<'a>>>> {
     let spellings: [fn(&str, usize) -> String; 3] =
         [|n, i| format!("{n}_{i}"), |n, i| format!("{n}[{i}]"), |n, i| format!("{n}.{i}")];
     let by_name: std::collections::HashMap<&str, &Column> = set.columns.iter().map(|c| (c.name.as_str(), c)).collect();
@@ -124,7 +124,7 @@ pub(crate) fn series<'a>(set: &'a DataSet, name: &str, role: &str) -> Result<Opt
     Ok(None)
 }
 
-fn part<'a>(set: &DataSet, column: &'a Column, role: &str) -> Result<Part<'a>> {
+fn part<'a>(set: &DataSet, column: &'a Column, role: &Role) -> Result<Part<'a>> {
     match &column.content {
         Content::Numbers(numbers) if numbers.shape.len() == 1 => Ok((column, numbers)),
         Content::Numbers(numbers) => Err(set.error(

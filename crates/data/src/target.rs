@@ -10,7 +10,7 @@ use crate::{
     dataset::DataSet,
     error::{Error, Result},
     matching::{Found, missing, numbers_or_images, same_rows},
-    names::list,
+    names::{Role, list},
     preprocess::Classes,
     request::Request,
     samples::{Field, Slot, Source},
@@ -24,7 +24,7 @@ pub(crate) enum Target<'a> {
     Text(&'a str, &'a Text),
 }
 
-pub(crate) fn find<'a>(set: &'a DataSet, name: &str, role: &str) -> Result<Target<'a>> {
+pub(crate) fn find<'a>(set: &'a DataSet, name: &str, role: &Role) -> Result<Target<'a>> {
     let Some(column) = set.columns.iter().find(|c| c.answers_to(name)) else {
         let parts = if set.table { table::series(set, name, role)? } else { None };
         return parts.map(|p| Target::Numbers(Found::Parts(p))).ok_or_else(|| missing(set, name, role));

@@ -23,13 +23,13 @@ fn what_is_missing_is_named_with_what_is_there() {
     let e = samples(&arrays, &wanted).unwrap_err();
     assert_error(
         e,
-        "memory: no array 'feature' for the model's input 'feature'; it holds features, target (did you mean 'features'?)",
-        "--map input=array",
+        "memory: no array 'feature' for the model's input 'feature'; it holds features, target",
+        "--map feature=features",
     );
     wanted.map = vec![("feature".to_owned(), "features".to_owned())];
     assert_eq!(samples(&arrays, &wanted).unwrap().fields()[0].name, "feature");
     wanted.target = Some("labels".to_owned());
-    assert_error(samples(&arrays, &wanted).unwrap_err(), "no array 'labels' for the target", "--target array");
+    assert_error(samples(&arrays, &wanted).unwrap_err(), "no array 'labels' for the target", "--target ARRAY");
     wanted.map = vec![("y".to_owned(), "features".to_owned())];
     assert_error(
         samples(&arrays, &wanted).unwrap_err(),
@@ -42,9 +42,9 @@ fn what_is_missing_is_named_with_what_is_there() {
 fn shapes_and_rows_must_fit() {
     let x = counted(&[2, 4]);
     let e = samples(&[("x", x.clone()), labels(&[0, 1])], &request(&[3])).unwrap_err();
-    assert_error(e, "array 'x' has shape [2, 4], the model's input takes [N, 3]", "reshape");
+    assert_error(e, "array 'x' has shape [2, 4], the model's input 'x' takes [N, 3]", "reshape");
     let e = samples(&[("x", x.clone()), labels(&[0, 1])], &request(&[2, 2])).unwrap_err();
-    assert_error(e, "array 'x' has shape [2, 4], the model's input takes [N, 2, 2]", "reshape");
+    assert_error(e, "array 'x' has shape [2, 4], the model's input 'x' takes [N, 2, 2]", "reshape");
     let e = samples(&[("x", x.clone()), labels(&[0, 1, 2])], &request(&[4])).unwrap_err();
     assert_error(e, "array 'x' has 2 rows, the others have 3", "one row a sample");
     let e = samples(&[("x", counted(&[0, 4])), labels(&[])], &request(&[4])).unwrap_err();
@@ -70,7 +70,7 @@ fn numbers_must_be_finite_and_in_range() {
     let e = samples(&[("x", x), labels(&[0, 1])], &tokens).unwrap_err();
     assert_error(e, "array 'x' holds a number in row 1 that int32 cannot hold", "range of int32");
     let e = samples(&[("x", counted(&[2, 1])), labels(&[0, 1])], &tokens).unwrap_err();
-    assert_error(e, "array 'x' is float32, the model's input takes int32", "input's type");
+    assert_error(e, "array 'x' is float32, the model's input 'x' takes int32", "input's type");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn an_array_of_exactly_the_declared_shape_feeds_every_batch() {
     wanted.inputs[1].per_batch = true;
     assert!(!samples(&arrays, &wanted).unwrap().fields()[1].per_sample);
     wanted.inputs[1].shape = Some(Shape(vec![Dim::Known(9), Dim::Unknown]));
-    assert_error(samples(&arrays, &wanted).unwrap_err(), "the model's input takes [9, ?]", "whole shape");
+    assert_error(samples(&arrays, &wanted).unwrap_err(), "the model's input 'c' takes [9, ?]", "whole shape");
 }
 
 #[test]

@@ -141,13 +141,13 @@ fn cells_that_are_no_numbers_are_named_by_line_row_and_column() {
     case(
         "x,tarjet\n1,0\n",
         &[1],
-        "no array 'target' for the target; it holds x, tarjet (did you mean 'tarjet'?)",
-        "--target",
+        "no array 'target' for the target; it holds x, tarjet",
+        "did you mean 'tarjet'? say --target tarjet",
     );
     let tokens = Request { inputs: vec![input("x", ElementType::Int64, &[1])], ..Request::default() };
     assert_error(
         read("x,y\n1.5,1\n", &tokens).unwrap_err(),
-        "array 'x' is float64, the model's input takes int64",
+        "array 'x' is float64, the model's input 'x' takes int64",
         "type",
     );
     assert_error(open(csv("\u{0}").path, &tokens).unwrap_err(), "not a data set", ".csv");

@@ -27,6 +27,12 @@ pub enum Error {
         /// What the user wrote.
         pattern: String,
     },
+    /// Every site is excluded.
+    #[error("no site is left to grow dendrites on")]
+    NoneLeft,
+    /// A plan does not fit the model.
+    #[error("{0}")]
+    Plan(String),
     /// A pattern selects no weight.
     #[error("no weight matches '{pattern}'")]
     NoWeight {
@@ -59,6 +65,8 @@ impl Error {
             Error::NoWeight { .. } => {
                 Some("--train-weights takes all, sites, head, dendrites or a pattern of weight names")
             }
+            Error::NoneLeft => Some("exclude fewer: --exclude takes away from what --sites selects"),
+            Error::Plan(_) => Some("`dendrite plan MODEL` prints a plan for the model"),
             Error::Budget(_) => Some("raise --max-parameters or leave it out"),
             Error::Set { .. } => None,
         }

@@ -48,7 +48,7 @@ impl Plan {
     /// Plan growth at `sites`.
     pub fn new(sites: &[Site], demand: &Demand) -> Result<Self> {
         if sites.is_empty() {
-            return Err(Error::Budget("no site is left to grow dendrites on".to_owned()));
+            return Err(Error::NoneLeft);
         }
         match demand.connect {
             Connection::Neuron => Self::neuron(sites, demand),
@@ -121,6 +121,29 @@ impl Plan {
             return Err(Error::Budget(format!("the budget of {budget} more parameters has no room for a dendrite")));
         }
         Ok(self)
+    }
+
+    /// Whether a plan that may come from a file can grow at `sites`.
+    pub fn check(&self, sites: &[Site]) -> Result<()> {
+        let fail = |reason: String| Err(Error::Plan(reason));
+        if self.sites.is_empty() && self.cycles > 0 {
+            return fail("the plan names no site".to_owned());
+        }
+        for (index, planned) in self.sites.iter().enumerate() {
+            let name = &planned.name;
+            if !sites.iter().any(|s| s.name == *name) {
+                let known: Vec<&str> = sites.iter().map(|s| s.name.as_str()).take(10).collect();
+                let more = if sites.len() > known.len() { ", ..." } else { "" };
+                return fail(format!("the plan names site '{name}', the model has {}{more}", known.join(", ")));
+            }
+            if planned.dendrites == 0 {
+                return fail(format!("the plan gives site '{name}' 0 dendrites"));
+            }
+            if self.sites.iter().take(index).any(|s| s.name == *name) {
+                return fail(format!("the plan names site '{name}' twice"));
+            }
+        }
+        Ok(())
     }
 
     /// Parameters that `cycles` cycles add.

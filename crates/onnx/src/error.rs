@@ -24,6 +24,8 @@ pub enum Error {
         path: PathBuf,
         /// What was found, and where.
         reason: String,
+        /// The remedy.
+        hint: &'static str,
     },
     /// A tensor's description and its bytes disagree, or its kind is unknown.
     #[error("tensor '{name}': {reason}")]
@@ -86,7 +88,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Io { source, .. } => io_hint(source),
-            Error::Decode { .. } => Some("the file may be truncated or not ONNX; export or copy it again"),
+            Error::Decode { hint, .. } => Some(hint),
             Error::Tensor { .. } | Error::Node { .. } | Error::Graph { .. } => {
                 Some("`dendrite check` lists every finding in the file")
             }
@@ -105,6 +107,7 @@ pub fn io_hint(error: &std::io::Error) -> Option<&'static str> {
         }
         Kind::StorageFull | Kind::QuotaExceeded => "free space on the disk; what was there before is unharmed",
         Kind::IsADirectory => "give a file, not a folder",
+        Kind::AlreadyExists => "a file of this name is in the way; choose another place",
         Kind::NotADirectory => "a part of the path is a file; check the path",
         _ => return None,
     })

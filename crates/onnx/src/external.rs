@@ -119,7 +119,11 @@ impl ExternalData {
             Problem::Io(path, source) => Error::External {
                 name: tensor.name().to_owned(),
                 location: location.display().to_string(),
-                reason: format!("{}: {source}", path.display()),
+                reason: if path.ends_with(location) {
+                    source.to_string()
+                } else {
+                    format!("{}: {source}", path.display())
+                },
                 hint: "the model's data file belongs into the same folder; copy it there".to_owned(),
             },
             Problem::Link(path) => Error::External {

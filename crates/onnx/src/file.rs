@@ -122,7 +122,12 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Write a file by a function, as [`write_bytes`] does. What was at `path` stays until the new file is complete.
 pub fn write_with(path: &Path, contents: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     if path.metadata().is_ok_and(|m| !m.is_file()) {
-        return Err(Error::Io { path: path.to_owned(), source: io::Error::other("exists and is not a regular file") });
+        let source = if path.is_dir() {
+            io::ErrorKind::IsADirectory.into()
+        } else {
+            io::Error::other("exists and is not a regular file")
+        };
+        return Err(Error::Io { path: path.to_owned(), source });
     }
     let (temporary, mut file) = create_beside(path)?;
     let written = contents(&mut file).and_then(|()| file.sync_all());

@@ -65,14 +65,16 @@ impl Model {
     }
 
     fn decode(bytes: Bytes, path: &Path, folder: Option<PathBuf>) -> Result<Self> {
-        let fail = |reason: String| Error::Decode { path: path.to_owned(), reason };
-        if let Some(reason) = another_format(&bytes) {
-            return Err(fail(reason.to_owned()));
+        let fail = |reason: String, hint| Error::Decode { path: path.to_owned(), reason, hint };
+        let damaged = |reason: String| fail(reason, AGAIN);
+        if let Some((reason, hint)) = another_format(&bytes) {
+            return Err(fail(reason.to_owned(), hint));
         }
-        let survey = survey(&bytes).map_err(fail)?;
-        let proto = ModelProto::decode(bytes.clone()).map_err(|e| fail(e.to_string()))?;
+        let survey = survey(&bytes)
+            .map_err(|reason| if is_text(&bytes) { fail("it is text".to_owned(), EXPORT) } else { damaged(reason) })?;
+        let proto = ModelProto::decode(bytes.clone()).map_err(|e| damaged(e.to_string()))?;
         if proto.graph.is_none() {
-            return Err(fail("it holds no graph".to_owned()));
+            return Err(damaged("it holds no graph".to_owned()));
         }
         let external = folder.map(|folder| Arc::new(ExternalData::new(folder)));
         Ok(Model { path: None, bytes, proto, unknown: survey.unknown, external })
@@ -244,22 +246,66 @@ fn read(path: &Path) -> std::io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// What the bytes are instead of a model, where that can be told from their beginning.
-fn another_format(bytes: &[u8]) -> Option<&'static str> {
+const AGAIN: &str = "the file may be truncated or not ONNX; export or copy it again";
+const EXPORT: &str = "give the exported .onnx file";
+const FROM_TORCH: &str =
+    "export the model from PyTorch first: torch.onnx.export(model, example_inputs, \"model.onnx\")";
+const FROM_KERAS: &str = "convert it to ONNX first, with tf2onnx";
+
+/// What the bytes are instead of a model, where that can be told from their beginning, and the remedy.
+fn another_format(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     if bytes.is_empty() {
-        return Some("the file is empty");
+        return Some(("the file is empty", AGAIN));
     }
     if bytes.len() as u64 > MAX_MESSAGE {
-        return Some("the file is larger than 2 GiB, the most a protobuf message can be");
+        return Some((
+            "the file is larger than 2 GiB, the most a protobuf message can be",
+            "export the model with external data",
+        ));
     }
-    if bytes.starts_with(b"version https://git-lfs") {
-        return Some("it is a Git LFS pointer; fetch the file itself with `git lfs pull`");
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    // The kind of a flatbuffer stands behind its first offset.
+    let kind = bytes.get(4..8);
+    if begins(b"version https://git-lfs") {
+        return Some(("it is a Git LFS pointer", "fetch the file itself: git lfs pull"));
     }
-    if bytes.starts_with(b"PK\x03\x04") {
-        return Some("it is a zip archive (a PyTorch checkpoint or .npz?)");
+    if begins(b"PK\x03\x04") {
+        let start = &bytes[..bytes.len().min(4096)];
+        let holds = |name: &[u8]| start.windows(name.len()).any(|window| window == name);
+        if holds(b".npy") {
+            return Some(("it is an .npz file of arrays", EXPORT));
+        }
+        if holds(b"/data.pkl") || holds(b"/version") {
+            return Some(("it is a PyTorch file", FROM_TORCH));
+        }
+        return Some(("it is a zip archive", "unpack it, or give the exported .onnx file"));
     }
-    if bytes.starts_with(b"<!DOCTYPE") || bytes.starts_with(b"<html") {
-        return Some("it is a web page");
+    if matches!(bytes, [0x80, 2..=5, ..]) {
+        return Some(("it is a Python pickle, perhaps an old PyTorch file", FROM_TORCH));
+    }
+    if kind == Some(b"TFL3") {
+        return Some(("it is a TensorFlow Lite model", "convert it to ONNX first, with tf2onnx --tflite"));
+    }
+    if kind == Some(b"ORTM") {
+        return Some(("it is a model in ONNX Runtime's own format (.ort)", "give the .onnx file it was made from"));
+    }
+    if begins(b"\x89HDF") {
+        return Some(("it is an HDF5 file, perhaps of Keras", FROM_KERAS));
+    }
+    if begins(b"\x93NUMPY") || begins(b"PAR1") {
+        return Some(("it holds data, no model", EXPORT));
+    }
+    if begins(b"\x1f\x8b") {
+        return Some(("it is packed with gzip", "unpack it first: gunzip"));
+    }
+    if begins(b"<!DOCTYPE") || begins(b"<html") {
+        return Some(("it is a web page", "fetch the file itself: its address may need a login, or another link"));
     }
     None
+}
+
+/// Whether the beginning reads as text, which no model's does.
+fn is_text(bytes: &[u8]) -> bool {
+    let start = &bytes[..bytes.len().min(256)];
+    start.iter().all(|b| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~'))
 }

@@ -110,7 +110,13 @@ fn cases() -> Vec<Case> {
     vec![
         case("empty", "no byte at all", Open, "the file is empty", ""),
         case("text", "not protobuf", Open, "not an ONNX model", "this is not a model\n"),
-        case("lfs-pointer", "a Git LFS pointer", Open, "git lfs pull", "version https://git-lfs.github.com/spec/v1\n"),
+        case(
+            "lfs-pointer",
+            "a Git LFS pointer",
+            Open,
+            "Git LFS pointer",
+            "version https://git-lfs.github.com/spec/v1\n",
+        ),
         case("truncated", "the end is missing", Open, "longer than what remains", &whole[..whole.len() * 6 / 10]),
         case("no-graph", "a model without a graph", Open, "no graph", edited(|m| m.graph = None)),
         case("endless-number", "a varint of 16 bytes", Open, "too long", [0xff; 16]),

@@ -85,10 +85,35 @@ impl Error {
                 "`dendrite runtime install --gpu` fetches the library with CUDA; it needs a driver, CUDA 13 and cuDNN 9 on \
                  the library path; `--device cpu` runs anywhere",
             ),
+            Error::Load { reason } if reason.contains("not a registered") || reason.contains("No Op registered") => {
+                Some("ONNX Runtime lacks this operator: export the model with standard operators of its opset")
+            }
+            Error::Load { reason } if reason.contains("InferenceError") => {
+                Some("types or shapes do not go together at this node: export the model again")
+            }
             Error::Load { .. } => Some("`dendrite check` lists every finding in the file"),
+            Error::Port { .. } => Some("`dendrite inspect` shows what the model takes and gives"),
             Error::Model(e) => e.hint(),
             _ => None,
         }
+    }
+
+    /// The error that ONNX Runtime did not load a model, from what it said: without what the error says anyway, and a node
+    /// named as everywhere.
+    pub(crate) fn load(said: &str) -> Self {
+        let said =
+            said.split_once(" failed:").filter(|(start, _)| start.starts_with("Load model")).map_or(said, |s| s.1);
+        let node = said.strip_prefix("Node (").and_then(|rest| {
+            let (node, rest) = rest.split_once(") Op (")?;
+            let (op, reason) = rest.split_once(") [")?;
+            let (kind, reason) = reason.split_once("] ")?;
+            Some(format!("node '{node}' ({op}): {reason} ({kind})"))
+        });
+        let operator = said.strip_prefix("Fatal error: ").and_then(|rest| {
+            let (name, _) = rest.split_once("(-1) is not a registered function/op")?;
+            Some(format!("'{name}' is not a registered operator"))
+        });
+        Error::Load { reason: node.or(operator).unwrap_or_else(|| said.to_owned()) }
     }
 
     pub(crate) fn run(error: impl std::fmt::Display) -> Self {

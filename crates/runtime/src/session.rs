@@ -171,7 +171,7 @@ impl Session {
                 .with_execution_providers([cuda(id).build().error_on_failure()])
                 .map_err(|e| fail(ort::Error::from(e)))?;
         }
-        let inner = load(&mut builder).map_err(|e| Error::Load { reason: e.to_string() })?;
+        let inner = load(&mut builder).map_err(|e| Error::load(&e.to_string()))?;
         if let Device::Cuda(id) = options.device {
             // A provider may register and yet take no device; then the session has no allocator for it.
             device_allocator(&inner, id)

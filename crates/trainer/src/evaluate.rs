@@ -121,7 +121,7 @@ impl Evaluator {
                 initial.push((name.clone(), tensor));
             }
         }
-        Network::bind_shapes(&mut graph, &feed::shapes(samples, batch))?;
+        network.bind(&mut graph, &feed::shapes(samples, batch))?;
         let values = objective.attach(&mut graph, network.prediction)?;
         let per_sample = graph.op("Identity", PER_SAMPLE, &[values.per_sample], Default::default());
         let prediction = graph.op("Identity", PREDICTION, &[network.prediction], Default::default());

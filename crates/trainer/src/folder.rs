@@ -20,6 +20,10 @@ use crate::{
 pub const MODEL: &str = "model.onnx";
 /// The facts of the run.
 pub const SUMMARY: &str = "summary.json";
+/// The options.
+pub const CONFIG: &str = "config.toml";
+/// The plan.
+pub const PLAN: &str = "plan.toml";
 const EVENTS: &str = "events.jsonl";
 const METRICS: &str = "metrics.csv";
 const TENSORBOARD: &str = "tensorboard";
@@ -33,6 +37,8 @@ pub struct RunFolder {
     events: Log,
     metrics: Log,
     board: Board,
+    /// The folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -79,9 +85,15 @@ impl RunFolder {
         })
     }
 
-    /// A new folder. One that holds a result or a checkpoint is refused, unless it is of a run that was `unfinished` and
+    /// Whether a run may be written to `root`. One that holds a result or a checkpoint is refused, unless it is of a run that was `unfinished` and
     /// may start anew; what a run left that ended before its first checkpoint is overwritten.
-    pub fn create(root: &Path, unfinished: bool) -> Result<Self> {
+    pub fn check(root: &Path, unfinished: bool) -> Result<()> {
+        if root.is_file() {
+            return Err(Error::Option {
+                reason: format!("{} is a file, a run needs a folder", root.display()),
+                hint: "choose another folder with -o".to_owned(),
+            });
+        }
         let holds = |name: &str| root.join(name).exists();
         let result = holds(MODEL) && (holds(SUMMARY) || !holds(EVENTS) || !unfinished);
         if result || (Self::checkpoint(root).exists() && !unfinished) {
@@ -95,9 +107,17 @@ impl RunFolder {
                 hint: hint.to_owned(),
             });
         }
+        Ok(())
+    }
+
+    /// A new folder; see [`RunFolder::check`].
+    pub fn create(root: &Path, unfinished: bool) -> Result<Self> {
+        Self::check(root, unfinished)?;
         let checkpoints = root.join("checkpoints");
-        fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints))?;
-        let mut folder = Self::open(root, &[])?;
+        let made = checkpoints.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
+        let made = made.map(Path::to_owned).collect();
+        fs::create_dir_all(&checkpoints).map_err(Error::io(root))?;
+        let mut folder = Self { made, ..Self::open(root, &[])? };
         folder.metrics.append(METRICS_HEADER)?;
         Ok(folder)
     }
@@ -115,7 +135,7 @@ impl RunFolder {
             }
             None => Board::create(&root.join(TENSORBOARD))?,
         };
-        Ok(RunFolder { root: root.to_owned(), events, metrics, board })
+        Ok(RunFolder { root: root.to_owned(), events, metrics, board, made: Vec::new() })
     }
 
     /// The folder.
@@ -163,6 +183,20 @@ impl RunFolder {
     /// Write the page that tells of the run in `root`, from its own files.
     pub fn write_report(root: &Path) -> Result<()> {
         Ok(write_bytes(&root.join(REPORT), dendrite_report::render(root)?.as_bytes())?)
+    }
+
+    /// Take away what was written for a run that ended before anything came of it. What cannot be removed stays: the error
+    /// that ended the run is the one to tell.
+    pub fn abandon(&mut self) {
+        for name in [EVENTS, METRICS, CONFIG, PLAN] {
+            let _ = fs::remove_file(self.root.join(name));
+        }
+        let _ = fs::remove_file(self.board.writer().path());
+        // A folder that holds anything else is not empty, and stays.
+        let _ = fs::remove_dir(self.root.join(TENSORBOARD));
+        for folder in &self.made {
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Remove the checkpoint of a finished run.

@@ -83,21 +83,28 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     {
         return Ok(Outcome { improved: summary.improved(), summary });
     }
-    let fixed = prepare(run)?;
     let path = RunFolder::checkpoint(run.folder);
+    if !(run.resume && path.exists()) {
+        // Before the data are read, which may take a while.
+        RunFolder::check(run.folder, run.resume)?;
+    }
+    let fixed = prepare(run)?;
     // A run that was killed before its first checkpoint starts anew.
     let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.origin)?) } else { None };
     let folder = match &checkpoint {
         Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
         None => RunFolder::create(run.folder, run.resume)?,
     };
-    folder.write("config.toml", written("config.toml", toml::to_string(run.options))?.as_bytes())?;
-    folder.write("plan.toml", fixed.plan_text.as_bytes())?;
+    folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(run.options))?.as_bytes())?;
+    folder.write(folder::PLAN, fixed.plan_text.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
     let mut controller =
         Controller { run, fixed, folder, started, before, saved: Instant::now(), base_loss: f64::INFINITY };
-    controller.compute_frozen_part()?;
-    controller.go(checkpoint)
+    let grown = controller.compute_frozen_part().and_then(|()| controller.go(checkpoint));
+    if grown.is_err() && !path.exists() {
+        controller.folder.abandon();
+    }
+    grown
 }
 
 struct Controller<'r, 'a> {

@@ -103,7 +103,10 @@ impl Network {
             let inputs = graph.inputs.clone();
             free_batch(&mut graph, &inputs, size);
         }
-        infer_shapes(&mut graph)?;
+        infer_shapes(&mut graph).map_err(|e| match fixed {
+            Some(size) => not_freed(size, &e),
+            None => e.into(),
+        })?;
         let (prediction, link) = before_link(&graph, output);
         let name = graph.name_of(output).to_owned();
         graph.outputs = vec![prediction];
@@ -160,6 +163,14 @@ impl Network {
         Ok(())
     }
 
+    /// [`Network::bind_shapes`] for a graph of this network, whose batch may be one that cannot be another.
+    pub fn bind(&self, graph: &mut Graph, shapes: &[(String, Vec<usize>)]) -> Result<()> {
+        Self::bind_shapes(graph, shapes).map_err(|e| match (self.fixed_batch, e) {
+            (Some(size), Error::Runtime(e)) => not_freed(size, &e),
+            (_, e) => e,
+        })
+    }
+
     /// What the network asks of data.
     pub fn request(&self, options: &Options) -> Request {
         Request {
@@ -180,6 +191,14 @@ impl Network {
     /// The site whose output is `name`.
     pub fn site(&self, name: &str) -> Option<&Site> {
         self.sites.iter().find(|s| s.name == name)
+    }
+}
+
+/// The error that a model takes its batch of `size` and no other.
+fn not_freed(size: usize, error: &dendrite_runtime::Error) -> Error {
+    Error::Option {
+        reason: format!("the model is fixed to a batch of {size} and cannot take another: {error}"),
+        hint: "export the model with a dynamic batch axis".to_owned(),
     }
 }
 

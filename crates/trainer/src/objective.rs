@@ -85,6 +85,24 @@ impl Objective {
             },
             chosen => chosen.clone(),
         };
+        if !(classes && matches!(kind, LossKind::CrossEntropy)) {
+            let only = |option: &str| Error::Option {
+                reason: format!("{option} is for integer classes and the cross-entropy"),
+                hint: format!("leave {option} out, or save the target as integer classes"),
+            };
+            if options.class_weights != ClassWeights::Equal {
+                return Err(only("--class-weights"));
+            }
+            if options.ignore_index.is_some() && !classes {
+                return Err(only("--ignore-index"));
+            }
+        }
+        if options.label_smoothing > 0.0 && kind != LossKind::CrossEntropy {
+            return Err(Error::Option {
+                reason: "--label-smoothing is for the cross-entropy".to_owned(),
+                hint: "leave --label-smoothing out".to_owned(),
+            });
+        }
         let loss = match &kind {
             LossKind::CrossEntropy | LossKind::Auto if classes => Loss::CrossEntropy {
                 soft: false,
@@ -114,6 +132,7 @@ impl Objective {
         };
         objective.check(&prediction, samples, classes)?;
         objective.check_metric(network, &prediction, classes)?;
+        objective.check_auc(samples)?;
         Ok(objective)
     }
 
@@ -178,11 +197,10 @@ impl Objective {
             }
         };
         graph.set_type(logits, element_type, shape);
-        let values = loss::attach(graph, logits, &self.loss)?;
-        if matches!(self.loss, Loss::Graph(_)) {
-            // Files of models rarely declare the shapes between their inputs and outputs.
-            infer_shapes(graph)?;
-        }
+        let Loss::Graph(model) = &self.loss else { return Ok(loss::attach(graph, logits, &self.loss)?) };
+        let values = loss::attach(graph, logits, &self.loss).map_err(|e| of_file("--loss", model, &e))?;
+        // Files of models rarely declare the shapes between their inputs and outputs.
+        infer_shapes(graph)?;
         Ok(values)
     }
 
@@ -200,7 +218,7 @@ impl Objective {
     pub fn attach_metric(&self, graph: &mut Graph, network: &Network, target: ValueId) -> Result<Option<ValueId>> {
         let Metric::Graph { model, .. } = &self.metric else { return Ok(None) };
         let output = network.link.attach(graph, network.prediction);
-        let measured = loss::measure(graph, model, output, target)?;
+        let measured = loss::measure(graph, model, output, target).map_err(|e| of_file("--metric", model, &e))?;
         infer_shapes(graph)?;
         Ok(Some(measured))
     }
@@ -229,6 +247,21 @@ impl Objective {
         Err(Error::Option { reason, hint: "choose another with --metric".to_owned() })
     }
 
+    /// The AUC compares samples of a class with those of others.
+    fn check_auc(&self, samples: &Samples) -> Result<()> {
+        if !matches!(self.metric, Metric::Auc) {
+            return Ok(());
+        }
+        let targets = samples.target_tensor()?.to_f64().unwrap_or_default();
+        let mut counted = targets.into_iter().filter(|t| self.ignore.is_none_or(|ignored| *t != ignored as f64));
+        let Some(first) = counted.next() else { return Ok(()) };
+        if counted.any(|t| t != first) {
+            return Ok(());
+        }
+        let reason = format!("every target is {first}, the AUC compares samples of a class with others");
+        Err(samples.error(reason, "choose another with --metric, or other data").into())
+    }
+
     fn check(&self, prediction: &dendrite_onnx::Shape, samples: &Samples, classes: bool) -> Result<()> {
         let Some(field) = samples.target() else { return Ok(()) };
         let shape = [&[samples.len()], field.row_shape.as_slice()].concat();
@@ -241,7 +274,18 @@ impl Objective {
                 {
                     return Err(misshapen(samples, &shape, prediction));
                 }
+                if let Some(names) = samples.classes().filter(|names| names.len() != count) {
+                    let reason =
+                        format!("it has {} classes ({}), the model has {count}", names.len(), shortened(names));
+                    let hint = "list every class of the model in the order of its outputs: in classes.txt, or with \
+                                preprocess.classes";
+                    return Err(samples.error(reason, hint).into());
+                }
                 let labels = samples.target_tensor()?.to_i64().unwrap_or_default();
+                if self.ignore.is_some_and(|ignored| labels.iter().all(|l| *l == ignored)) {
+                    let reason = format!("every target is {}, which --ignore-index leaves out", labels[0]);
+                    return Err(samples.error(reason, "ignore another number, or give targets").into());
+                }
                 let width = field.row_shape.iter().product::<usize>();
                 let outside = |l: &i64| Some(*l) != self.ignore && usize::try_from(*l).map_or(true, |l| l >= count);
                 match labels.iter().position(outside) {
@@ -254,7 +298,9 @@ impl Objective {
                                 labels[at],
                                 count - 1
                             ),
-                            if labels[at] < 0 {
+                            if labels[at] == count as i64 && labels.iter().all(|l| *l > 0) {
+                                "the labels count from 1: save them less 1"
+                            } else if labels[at] < 0 {
                                 "number the classes as the model's output does; --ignore-index leaves positions out"
                             } else {
                                 "number the classes as the model's output does"
@@ -273,15 +319,56 @@ impl Objective {
             _ => {
                 let fits = shape.len() == prediction.rank()
                     && prediction.0.iter().zip(&shape).skip(1).all(|(d, n)| d.known().is_none_or(|d| d == *n));
-                if fits { Ok(()) } else { Err(misshapen(samples, &shape, prediction)) }
+                if !fits {
+                    return Err(misshapen(samples, &shape, prediction));
+                }
+                let (most, takes, hint) = match &self.loss {
+                    Loss::Bce => (1.0, "binary cross-entropy takes 0 to 1", "--loss mse takes any numbers"),
+                    Loss::CrossEntropy { .. } => {
+                        (f32::INFINITY, "cross-entropy takes shares of 0 or more", "--loss mse takes any numbers")
+                    }
+                    _ => return Ok(()),
+                };
+                let targets = samples.target_tensor()?.to_f32().unwrap_or_default();
+                match targets.iter().position(|t| !(0.0..=most).contains(t)) {
+                    None => Ok(()),
+                    Some(at) => {
+                        let row = at / field.row_shape.iter().product::<usize>().max(1);
+                        let reason = format!("the target in row {row} is {}, {takes}", targets[at]);
+                        Err(samples.error(reason, hint).into())
+                    }
+                }
             }
         }
     }
 }
 
 fn misshapen(samples: &Samples, shape: &[usize], prediction: &dendrite_onnx::Shape) -> Error {
-    let reason = format!("the target has shape {shape:?}, the model's output {prediction}");
-    samples.error(reason, "save the target with the output's shape, or its class numbers, one row a sample").into()
+    let float = samples.target().is_some_and(|t| t.element_type.is_float());
+    let kind = if float { "floats" } else { "integers" };
+    let reason = format!("the target holds {kind} of shape {shape:?}, the model's output is {prediction}");
+    let hint = match (float, shape.len()) {
+        (true, 1) => "class numbers are integers: target.astype(numpy.int64); other targets have the output's shape",
+        (false, 2) if prediction.rank() == 2 => {
+            "classes are one number a row: numpy.argmax(target, axis=1); shares of classes are float32"
+        }
+        _ => "save the target with the output's shape, or its class numbers, one row a sample",
+    };
+    samples.error(reason, hint).into()
+}
+
+/// An error about the graph that `option` gives.
+fn of_file(option: &str, model: &Model, error: &dendrite_autodiff::Error) -> Error {
+    let path = model.path().map(|p| format!(" {}", p.display())).unwrap_or_default();
+    let hint = error.hint().unwrap_or("`dendrite check` lists every finding in the file");
+    Error::Option { reason: format!("{option}{path}: {error}"), hint: hint.to_owned() }
+}
+
+/// As many names as a line holds.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ") + more
 }
 
 /// How much each class counts under `options`; `None` if all count alike.

@@ -7,6 +7,7 @@ use dendrites::Connection;
 use serde::{Deserialize, Serialize};
 
 pub use crate::choices::{Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time};
+use crate::error::{Error, Result};
 
 /// Every option of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,6 +141,32 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether every number is one that a run can work with.
+    pub fn check(&self) -> Result<()> {
+        let counts = [
+            ("epochs", Some(self.epochs)),
+            ("pool", Some(self.pool)),
+            ("patience", Some(self.patience)),
+            ("tries", Some(self.tries)),
+            ("batch", self.batch),
+            ("threads", self.threads),
+        ];
+        let above = [("lr", self.lr), ("width", self.width), ("clip-norm", self.clip_norm)];
+        let finite = |n: Option<f64>| n.is_none_or(|n| n.is_finite() && n >= 0.0);
+        let (name, value, takes) = if let Some((name, _)) = counts.iter().find(|(_, n)| *n == Some(0)) {
+            (*name, "0".to_owned(), "a whole number of 1 or more")
+        } else if let Some((name, n)) = above.iter().find(|(_, n)| !finite(*n) || *n == Some(0.0)) {
+            (*name, n.unwrap_or_default().to_string(), "a number above 0")
+        } else if !(0.0..1.0).contains(&self.label_smoothing) {
+            ("label-smoothing", self.label_smoothing.to_string(), "a number from 0 to below 1")
+        } else if !finite(self.weight_decay) {
+            ("weight-decay", self.weight_decay.unwrap_or_default().to_string(), "a number of at least 0")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Option { reason: format!("{name} is {value}"), hint: format!("{name} takes {takes}") })
+    }
+
     /// The batch for `samples` training samples: as asked, else about a hundredth of them within 16 and 128.
     pub fn batch_for(&self, samples: usize) -> usize {
         let chosen = self.batch.unwrap_or_else(|| (samples / 100).next_power_of_two().clamp(16, 128));

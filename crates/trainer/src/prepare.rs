@@ -10,9 +10,10 @@ use crate::{
     grow::Run,
     network::{Growth, Network},
     neuron::trained_names,
-    objective::Objective,
+    objective::{Context, Objective},
     options::{Method, Options},
     origin::Origin,
+    step,
 };
 
 /// Validation samples below which a paired test says nothing.
@@ -51,10 +52,14 @@ pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(
 /// The network, data, objective and plan of a run, everything checked that can be before training.
 pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let options = run.options;
+    options.check()?;
     let network = Network::prepare(run.model, options.output.as_deref())?;
     let samples = |data: &DataSet| network.samples(data, options);
     let (train, val) = (samples(run.train)?, samples(run.val)?);
     let test = run.test.map(samples).transpose()?;
+    for other in [&val].into_iter().chain(&test) {
+        same_classes(&train, other)?;
+    }
     let objective = Objective::choose(&network, &train, options)?;
     Objective::choose(&network, &val, options)?;
     if let Some(test) = &test {
@@ -69,11 +74,12 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     options.augment.check(&train)?;
     let base_parameters = model_parameters(&network.graph);
     let plan = match &run.plan {
-        Some(plan) => plan.clone(),
+        Some(plan) => {
+            plan.check(&network.sites)?;
+            plan.clone()
+        }
         None => make_plan(&network, options, base_parameters)?,
     };
-    // A plan from a file may name sites that the model does not have.
-    plan.next_cycle(&network.sites, &[])?;
     if val.len() < FEWEST_VALIDATION_ROWS {
         let reason = format!("{} rows are too few to decide by", val.len());
         return Err(val.error(reason, "give at least 10 samples to --val; 100 or more decide far better").into());
@@ -82,6 +88,11 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
     let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
     let trained = trained_names(&network, &Growth::default(), options)?;
+    if !trained.is_empty() {
+        let (session, interrupt) = (&run.session, run.interrupt);
+        let (network, objective, samples) = (&network, &objective, &train);
+        step::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
+    }
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
     // Random changes make a sample another one in every epoch.
     let split =
@@ -102,6 +113,28 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         base_parameters,
         plan_text,
         origin,
+    })
+}
+
+/// Class numbers of both data sets mean the same where both have names for them.
+fn same_classes(train: &Samples, other: &Samples) -> Result<()> {
+    match (train.classes(), other.classes()) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            let reason =
+                format!("its classes are {}, those of the training data {}", theirs.join(", "), ours.join(", "));
+            let hint = "list the classes in the order of the model's outputs: in a file classes.txt above folders of \
+                        images, or with preprocess.classes";
+            Err(other.error(reason, hint).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The parameters that `limit` leaves for dendrites.
+pub fn budget(limit: usize, base_parameters: usize) -> Result<usize> {
+    limit.checked_sub(base_parameters).ok_or_else(|| Error::Option {
+        reason: format!("the model already has {base_parameters} parameters, --max-parameters allows {limit}"),
+        hint: "raise --max-parameters".to_owned(),
     })
 }
 
@@ -128,13 +161,7 @@ pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -
         let head = network.sites.last().map(|s| s.name.as_str());
         sites.retain(|s| Some(s.name.as_str()) == head);
     }
-    let budget = match options.max_parameters {
-        Some(limit) => Some(limit.checked_sub(base_parameters).ok_or_else(|| Error::Option {
-            reason: format!("the model already has {base_parameters} parameters, --max-parameters allows {limit}"),
-            hint: "raise --max-parameters".to_owned(),
-        })?),
-        None => None,
-    };
+    let budget = options.max_parameters.map(|limit| budget(limit, base_parameters)).transpose()?;
     // Trained with everything else, dendrites do better together than one after the other (docs/results.md); the paper's
     // frozen ones need a fresh error each.
     let together = options.connect == Connection::Neuron && options.method != Method::Pb && options.width.is_none();

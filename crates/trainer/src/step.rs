@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use dendrite_autodiff::{
-    gradients, optimizer,
+    gradients,
+    loss::LossValues,
+    optimizer,
     optimizer::{Algorithm, Optimizer},
 };
 use dendrite_data::{Batch, Samples};
@@ -17,7 +19,7 @@ use dendrites::{
 use crate::{
     error::{Error, Result},
     feed,
-    network::{Growth, Network},
+    network::Growth,
     objective::Context,
     options::{Method, OptimizerKind, Options},
 };
@@ -54,47 +56,69 @@ pub struct StepReading {
     pub gradient_norm: f64,
 }
 
+/// The graph of a training step as far as its gradients.
+struct Differentiated {
+    graph: Graph,
+    values: LossValues,
+    /// The weights that train, with their values at the start.
+    kept: Vec<(String, Tensor)>,
+    /// The same weights with their gradients.
+    pairs: Vec<(ValueId, ValueId)>,
+}
+
+/// Build everything of the first training step but its session, to find out early what stands in its way.
+pub(crate) fn rehearse(context: Context, names: &[String]) -> Result<()> {
+    differentiate(context, &Growth::default(), names).map(drop)
+}
+
+fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<Differentiated> {
+    let Context { network, objective, samples, options, .. } = context;
+    let batch = options.batch_for(samples.len());
+    let perforated = options.method == Method::Pb;
+    let reading = if perforated { Reading::Perforated } else { Reading::Direct };
+    let mut graph = network.grown(growth, reading)?;
+    network.bind(&mut graph, &feed::shapes(samples, batch))?;
+    let stops: HashSet<ValueId> = if perforated {
+        network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
+    } else {
+        HashSet::new()
+    };
+    let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
+    let mut start = Vec::new();
+    for id in &trained {
+        start.extend(graph.constant_to_input(*id));
+    }
+    let values = objective.attach_training(&mut graph, network.prediction)?;
+    let found = gradients(&mut graph, values.mean, &trained, &stops)?;
+    let (mut kept, mut pairs) = (Vec::new(), Vec::new());
+    for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
+        match gradient {
+            Some(gradient) => {
+                pairs.push((weight, gradient));
+                kept.push((graph.name_of(weight).to_owned(), initial));
+            }
+            // What the loss does not depend on stays a constant.
+            None => {
+                graph.inputs.retain(|v| *v != weight);
+                graph.set_constant(weight, initial);
+            }
+        }
+    }
+    if kept.is_empty() {
+        return Err(Error::Option {
+            reason: "nothing trains: the loss depends on no selected weight".to_owned(),
+            hint: "select weights with --train-weights, or another output with --output".to_owned(),
+        });
+    }
+    Ok(Differentiated { graph, values, kept, pairs })
+}
+
 impl Trainer {
     /// Build the training session of a grown network; `names` are the weights that train.
     pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
-        let Context { network, objective, samples, options, session, .. } = context;
+        let Context { samples, options, session, .. } = context;
         let batch = options.batch_for(samples.len());
-        let perforated = options.method == Method::Pb;
-        let reading = if perforated { Reading::Perforated } else { Reading::Direct };
-        let mut graph = network.grown(growth, reading)?;
-        Network::bind_shapes(&mut graph, &feed::shapes(samples, batch))?;
-        let stops: HashSet<ValueId> = if perforated {
-            network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
-        } else {
-            HashSet::new()
-        };
-        let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
-        let mut start = Vec::new();
-        for id in &trained {
-            start.extend(graph.constant_to_input(*id));
-        }
-        let values = objective.attach_training(&mut graph, network.prediction)?;
-        let found = gradients(&mut graph, values.mean, &trained, &stops)?;
-        let (mut kept, mut pairs) = (Vec::new(), Vec::new());
-        for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
-            match gradient {
-                Some(gradient) => {
-                    pairs.push((weight, gradient));
-                    kept.push((graph.name_of(weight).to_owned(), initial));
-                }
-                // What the loss does not depend on stays a constant.
-                None => {
-                    graph.inputs.retain(|v| *v != weight);
-                    graph.set_constant(weight, initial);
-                }
-            }
-        }
-        if kept.is_empty() {
-            return Err(Error::Option {
-                reason: "nothing trains: the loss depends on no selected weight".to_owned(),
-                hint: "select weights with --train-weights, or another output with --output".to_owned(),
-            });
-        }
+        let Differentiated { mut graph, values, kept, pairs } = differentiate(context, growth, names)?;
         let attached = optimizer::attach(&mut graph, &optimizer_of(options, samples.len()), &pairs)?;
         let mean = graph.op("Identity", LOSS, &[values.mean], Default::default());
         let norm = graph.op("Identity", NORM, &[attached.gradient_norm], Default::default());

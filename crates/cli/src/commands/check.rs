@@ -58,11 +58,12 @@ fn load(args: &Args, out: &Output) -> Option<Finding> {
     let options = SessionOptions { threads: 1, optimization: Optimization::Off, ..Default::default() };
     match Session::from_file(&args.model, &options) {
         Ok(_) => None,
-        Err(Error::Load { reason }) => Some(Finding {
+        Err(e @ Error::Load { .. }) => Some(Finding {
             severity: Severity::Error,
             place: "session".to_owned(),
-            message: format!("ONNX Runtime does not load the model: {reason}"),
-            hint: None,
+            message: e.to_string(),
+            // The hint of other errors is to call `check`.
+            hint: e.hint().filter(|hint| !hint.contains("dendrite check")).map(str::to_owned),
         }),
         Err(e) => {
             out.warn(format_args!("not tried in ONNX Runtime: {e}"));

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     compare::{Difference, Runtime, compare, random_inputs},
     failure::{Failure, Outcome},
+    growth::{count, not_negative, whole},
     output::Output,
 };
 
@@ -27,29 +28,32 @@ pub(crate) struct Args {
     #[arg(long = "runtime", value_name = "RUNTIME", value_delimiter = ',', default_value = "ort")]
     runtimes: Vec<Runtime>,
     /// The relative difference allowed [default: 1e-5 in ort, 1e-4 in tract]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = not_negative)]
     tolerance: Option<f64>,
     /// Inputs from a data set, in any form that `grow` takes, in place of made-up ones
     #[arg(long, value_name = "DATA")]
     data: Option<PathBuf>,
     /// Samples that are compared
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = count)]
     batch: usize,
     /// The seed of made-up inputs
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>)]
     seed: u64,
     /// Threads of ONNX Runtime; 0 is one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<usize>)]
     threads: usize,
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let open = |path: &PathBuf| -> Result<Graph, Failure> {
-        let model = Model::open(path)?;
-        model.support()?;
-        let mut graph = Graph::from_model(&model)?;
-        infer_shapes(&mut graph)?;
-        Ok(graph)
+        let read = || -> Result<Graph, Failure> {
+            let model = Model::open(path)?;
+            model.support()?;
+            let mut graph = Graph::from_model(&model)?;
+            infer_shapes(&mut graph)?;
+            Ok(graph)
+        };
+        read().map_err(|failure| failure.of(path))
     };
     let (a, b) = (open(&args.a)?, open(&args.b)?);
     let inputs = match &args.data {

@@ -65,7 +65,7 @@ fn arms(base: Options) -> Vec<Arm> {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
-    std::fs::create_dir_all(&args.output_folder)?;
+    std::fs::create_dir_all(&args.output_folder).map_err(Failure::io(&args.output_folder))?;
     let path = args.output_folder.join("letters.onnx");
     write_bytes(&path, MODEL)?;
     let model = Model::open(&path)?;
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         let folder = args.output_folder.join(arm.folder);
         if folder.join("events.jsonl").exists() {
             // A demo is there to be run again, also after it was stopped.
-            std::fs::remove_dir_all(&folder)?;
+            std::fs::remove_dir_all(&folder).map_err(Failure::io(&folder))?;
         }
         let mut run = Run {
             model: &model,
@@ -110,7 +110,6 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
 /// Lay a bundled data set down beside the runs, where the user can look at it and use it again.
 fn place(args: &Args, name: &str, bytes: &[u8]) -> Result<DataSet, Failure> {
     let path = args.output_folder.join(name);
-    std::fs::create_dir_all(&args.output_folder)?;
     write_bytes(&path, bytes)?;
     Ok(DataSet::open(&path, &Preprocess::default())?)
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Configuration, Machine, Scoring},
+    growth::{Configuration, Machine, Scoring, count},
     output::Output,
 };
 
@@ -29,8 +29,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     output: Option<String>,
     /// Samples a pass
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
+    batch: usize,
     #[command(flatten)]
     configuration: Configuration,
     #[command(flatten)]
@@ -40,6 +40,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    evaluate(args, out).map_err(|failure| failure.of(&args.model))
+}
+
+fn evaluate(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
     let mut options = args.configuration.read()?;
     args.scoring.apply(&mut options);
@@ -48,7 +52,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let data = DataSet::open(&args.data, &options.preprocess)?;
     let samples = network.samples(&data, &options)?;
     let mut objective = Objective::choose(&network, &samples, &options)?;
-    let batch = (args.batch as usize).min(samples.len());
+    let batch = args.batch.min(samples.len());
     let session = args.machine.session(&options);
     let score = |objective: &Objective| {
         Evaluator::new(&network, &Growth::default(), &[], objective, &samples, batch, &session)?.score(&samples)

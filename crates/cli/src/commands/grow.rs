@@ -9,7 +9,11 @@ use std::{
 };
 
 use dendrite_onnx::Model;
-use dendrite_trainer::{DataSet, Error, Outcome as Grown, Run, summary::Side};
+use dendrite_trainer::{
+    DataSet, Error, Outcome as Grown, Run,
+    folder::{RunFolder, SUMMARY},
+    summary::Side,
+};
 use dendrites::Plan;
 
 use crate::{
@@ -18,6 +22,7 @@ use crate::{
     output::{Output, grouped},
     parity,
     progress::Progress,
+    toml_error,
 };
 
 /// Grow dendrites on a model: train, insert, train, keep what validation accepts, export
@@ -76,8 +81,10 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         out.line(text.trim_end())?;
         return Ok(Outcome::Success);
     };
+    let about = |failure: Failure| failure.of(path);
     let model = Model::open(path)?;
-    args.placement.apply(&mut options, dendrite_trainer::network::parameters(&model)?);
+    let parameters = dendrite_trainer::network::parameters(&model).map_err(|e| about(e.into()))?;
+    args.placement.apply(&mut options, parameters);
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
     let open = |path: &PathBuf| DataSet::open(path, &options.preprocess);
     let (train, val) = (open(train)?, open(val)?);
@@ -91,6 +98,9 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             std::process::exit(130);
         }
     });
+    if args.resume && !RunFolder::checkpoint(folder).exists() && !folder.join(SUMMARY).exists() {
+        out.note(format_args!("{} holds no run to go on from: it begins anew", shown(folder)));
+    }
     let mut progress = Progress::new(out, "");
     let session = args.machine.session(&options);
     let second = parity::tract(&session);
@@ -117,7 +127,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             out.note(format_args!("interrupted; go on with the same command and --resume ({})", shown(folder)));
             return Ok(Outcome::Interrupted);
         }
-        other => other?,
+        other => other.map_err(|e| about(e.into()))?,
     };
     report(&grown, &folder.join("model.onnx"), out)?;
     Ok(if grown.improved { Outcome::Success } else { Outcome::Negative })
@@ -125,9 +135,8 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
 
 fn read_plan(path: &Path) -> Result<Plan, Failure> {
     let text = read_text(path)?;
-    toml::from_str(&text).map_err(|e| {
-        Failure::new(format!("{}: {}", shown(path), e.to_string().trim_end()), Some("`dendrite plan MODEL` prints a valid plan"))
-    })
+    let fail = |e| toml_error::failure(&shown(path), &text, &e, "`dendrite plan MODEL` prints a valid plan");
+    toml::from_str(&text).map_err(fail)
 }
 
 fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dendrite_onnx::{Model, Patch, file};
-use dendrite_trainer::{Network, Options, export, random::initial_growth};
+use dendrite_trainer::{Network, Options, export, prepare::budget, random::initial_growth};
 use dendrites::{Connection, Demand, Plan, sites::select};
 use serde_json::json;
 
@@ -28,9 +28,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    insert(args, out).map_err(|failure| failure.of(&args.model))
+}
+
+fn insert(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
     let mut options = Options { dendrites: 1, ..Options::default() };
-    args.placement.apply(&mut options, 0);
+    let base = dendrite_trainer::network::parameters(&model)?;
+    args.placement.apply(&mut options, base);
     let (mut patch, mut added) = (Patch::new(), 0);
     if options.dendrites > 0 {
         let network = Network::prepare(&model, options.output.as_deref())?;
@@ -39,9 +44,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             Connection::Neuron => (1, Some(options.dendrites as f64)),
             Connection::Layer => (options.dendrites, options.width),
         };
-        let budget = options.max_parameters.map(|limit| {
-            limit.saturating_sub(dendrite_onnx::ops::cost::model_parameters(&network.graph))
-        });
+        let budget = options.max_parameters.map(|limit| budget(limit, base)).transpose()?;
         let plan = Plan::new(&sites, &Demand { connect: options.connect, cycles, width, budget })?;
         let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
         added = growth.sets.iter().filter_map(|s| Some(s.parameters(network.site(&s.site)?, &growth.sets))).sum();

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::{
     failure::{Failure, Outcome},
+    growth::count,
     output::{Output, bytes, grouped},
 };
 
@@ -32,8 +33,8 @@ pub(crate) struct Args {
 }
 
 fn dimension(text: &str) -> Result<(String, usize), String> {
-    let (name, size) = text.split_once('=').ok_or("expected NAME=SIZE")?;
-    Ok((name.to_owned(), size.parse().map_err(|_| format!("'{size}' is no size"))?))
+    let (name, size) = text.split_once('=').ok_or_else(|| format!("'{text}' is not of the form NAME=SIZE"))?;
+    Ok((name.to_owned(), count(size)?))
 }
 
 /// What is said of a model. Costs are for one sample.
@@ -102,6 +103,10 @@ struct Layer {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    inspect(args, out).map_err(|failure| failure.of(&args.model))
+}
+
+fn inspect(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
     model.support()?;
     let mut graph = Graph::from_model(&model)?;
@@ -134,11 +139,26 @@ fn resize(graph: &mut Graph, sizes: &[(String, usize)]) -> Result<(), Failure> {
     }
     match used.iter().position(|used| !used) {
         Some(i) => {
-            let message = format!("no input has a dimension called '{}'", sizes[i].0);
-            Err(Failure::new(message, Some("`dendrite inspect` without --dim shows the names")))
+            let mut names: Vec<&str> = graph.inputs.iter().flat_map(|v| symbols(graph, *v)).collect();
+            names.dedup();
+            let hint = if names.is_empty() {
+                "every dimension of the inputs has its size: leave --dim out".to_owned()
+            } else {
+                format!("the names are {}", names.join(", "))
+            };
+            Err(Failure::new(format!("no input has a dimension called '{}'", sizes[i].0), Some(&hint)))
         }
         None => Ok(()),
     }
+}
+
+/// The names of an input's symbolic dimensions.
+fn symbols(graph: &Graph, input: ValueId) -> impl Iterator<Item = &str> {
+    let dims = graph.value(input).shape.iter().flat_map(|shape| &shape.0);
+    dims.filter_map(|dim| match dim {
+        Dim::Symbol(name) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 fn collect(args: &Args, model: &Model, graph: &Graph) -> Result<Facts, Failure> {

@@ -28,6 +28,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    plan(args, out).map_err(|failure| failure.of(&args.model))
+}
+
+fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let model = Model::open(&args.model)?;
     let mut options = args.configuration.read()?;
     if let Some(method) = args.method {

@@ -109,22 +109,30 @@ impl Augment {
     }
 
     fn check_numbers(&self) -> Result<()> {
-        let wrong = |name: &str, say: &str| Err(Error::option(format!("augment.{name} cannot be used"), say));
+        let wrong =
+            |name: &str, value: String, say: &str| Err(Error::option(format!("augment.{name} is {value}"), say));
+        let pair = |r: &Option<[f64; 2]>| r.map(|r| format!("{r:?}")).unwrap_or_default();
         let range = |r: &Option<[f64; 2]>| r.is_none_or(|[a, b]| a.is_finite() && b.is_finite() && a <= b);
-        if matches!(self.shift, Some(Extent::Fraction(share)) if !(0.0..1.0).contains(&share)) {
-            return wrong("shift", "give a share of the side from 0 to below 1, or whole pixels");
+        if let Some(Extent::Fraction(share)) = self.shift
+            && !(0.0..1.0).contains(&share)
+        {
+            return wrong("shift", share.to_string(), "give a share of the side from 0 to below 1, or whole pixels");
         }
-        if self.noise.is_some_and(|noise| !(noise.is_finite() && noise >= 0.0)) {
-            return wrong("noise", "give a standard deviation of 0 or more");
+        if let Some(noise) = self.noise
+            && !(noise.is_finite() && noise >= 0.0)
+        {
+            return wrong("noise", noise.to_string(), "give a standard deviation of 0 or more");
         }
         if !range(&self.gain) {
-            return wrong("gain", "give [low, high]");
+            return wrong("gain", pair(&self.gain), "give [low, high]");
         }
         if !range(&self.noise_snr_db) {
-            return wrong("noise-snr-db", "give [low, high] in decibels");
+            return wrong("noise-snr-db", pair(&self.noise_snr_db), "give [low, high] in decibels");
         }
-        if self.mix.is_some_and(|alpha| !(alpha.is_finite() && alpha > 0.0)) {
-            return wrong("mix", "give a number above 0, such as 0.2");
+        if let Some(alpha) = self.mix
+            && !(alpha.is_finite() && alpha > 0.0)
+        {
+            return wrong("mix", alpha.to_string(), "give a number above 0, such as 0.2");
         }
         Ok(())
     }

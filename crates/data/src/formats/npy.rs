@@ -104,7 +104,7 @@ impl Header {
         match self.descr.trim_start_matches(['<', '>', '|', '=']).chars().next() {
             Some('U' | 'S') => (
                 format!("holds texts ({})", self.descr),
-                "save classes as integers 0, 1, ... in the order of the model's outputs: numpy.unique(labels, return_inverse=True)[1]",
+                "save numbers with array.astype(numpy.float32), classes as integers 0, 1, ... in the order of the model's outputs: numpy.unique(labels, return_inverse=True)[1]",
             ),
             Some('O') => (
                 "holds Python objects".to_owned(),

@@ -2,7 +2,10 @@
 
 use std::{io::BufReader, sync::Arc};
 
-use zip::{CompressionMethod, ZipArchive, result::ZipResult};
+use zip::{
+    CompressionMethod, ZipArchive,
+    result::{ZipError, ZipResult},
+};
 
 use crate::{
     array::Origin,
@@ -17,7 +20,10 @@ const AGAIN: &str = "save the file again with numpy.savez";
 pub(crate) fn columns(file: &Arc<DataFile>) -> Result<Vec<Column>> {
     let whole = Storage::whole(file.clone());
     let damaged = |reason: String| Error::data(file.path(), reason, AGAIN);
-    let mut archive = open(&whole).map_err(|e| damaged(format!("damaged .npz: {e}")))?;
+    let mut archive = open(&whole).map_err(|e| match e {
+        ZipError::Io(e) => Error::io(file.path())(e),
+        _ => damaged("damaged .npz: it has no table of contents, as a file that was cut off".to_owned()),
+    })?;
     let mut columns = Vec::new();
     for index in 0..archive.len() {
         let member = archive.by_index_data(index).map_err(|e| damaged(format!("damaged .npz: {e}")))?;

@@ -86,7 +86,11 @@ enum Kind {
 }
 
 pub(crate) fn columns(file: &Arc<DataFile>) -> Result<Vec<Column>> {
-    let damaged = |e: ParquetError| Error::data(file.path(), format!("damaged .parquet: {e}"), AGAIN);
+    let damaged = |e: ParquetError| {
+        let text = e.to_string();
+        let text = text.strip_prefix("Parquet error: ").unwrap_or(&text);
+        Error::data(file.path(), format!("damaged .parquet: {text}"), AGAIN)
+    };
     let reader = SerializedFileReader::new(Chunks(Storage::whole(file.clone()))).map_err(damaged)?;
     let metadata = reader.metadata().file_metadata();
     let rows = usize::try_from(metadata.num_rows()).unwrap_or(0);

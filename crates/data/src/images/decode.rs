@@ -35,7 +35,9 @@ fn reader(path: &Path) -> Result<ImageReader<BufReader<File>>> {
 }
 
 fn unreadable(path: &Path, e: &image::ImageError) -> Error {
-    Error::data(path, format!("not an image that can be read: {e}"), HINT)
+    // Some decoders speak in several lines.
+    let text = e.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    Error::data(path, format!("not an image that can be read: {text}"), HINT)
 }
 
 /// Height and width of the image in `path`, from its header.

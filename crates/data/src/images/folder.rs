@@ -188,7 +188,7 @@ fn agree(root: &Path, classes: &[String], found: &[String], source: &str) -> Res
     if let Some(missing) = classes.iter().find(|c| !found.contains(c)) {
         return Err(Error::data(
             root,
-            format!("there is no folder for class '{missing}' in {source}"),
+            format!("{source} lists class '{missing}', there is no folder for it"),
             "every class needs a folder with images; a class without any cannot be learned or measured",
         ));
     }

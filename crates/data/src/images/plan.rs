@@ -69,6 +69,20 @@ impl Plan {
             }
         };
         let size = preprocess.size.map(crate::preprocess::Size::sides);
+        if let Some([high, wide]) = size
+            && (height.is_some_and(|h| h != high) || width.is_some_and(|w| w != wide))
+        {
+            let side = |n: Option<usize>| n.map_or("?".to_owned(), |n| n.to_string());
+            return Err(Error::option(
+                format!(
+                    "preprocess.size is {high} x {wide}, input '{}' takes {} x {}",
+                    input.name,
+                    side(height),
+                    side(width)
+                ),
+                "leave preprocess.size out: it is for models that do not say how large their images are",
+            ));
+        }
         let side = |known: Option<usize>, at: usize| {
             known.or(size.and_then(|s| s.get(at).copied())).or(stored.and_then(|s| s.get(at).copied()))
         };
@@ -202,11 +216,11 @@ fn table(preprocess: &Preprocess, depth: usize, input: &Input) -> Result<Vec<u8>
     let scale = preprocess.scale.unwrap_or(default);
     let mean = preprocess.mean.as_ref().unwrap_or(&PerChannel::All(0.0)).values(depth, "mean")?;
     let std = preprocess.std.as_ref().unwrap_or(&PerChannel::All(1.0)).values(depth, "std")?;
-    if !scale.is_finite() || std.contains(&0.0) {
-        return Err(Error::option(
-            "preprocess.scale or preprocess.std cannot be used",
-            "std is never 0, scale is finite",
-        ));
+    if std.contains(&0.0) {
+        return Err(Error::option("preprocess.std is 0", "it is what is divided by: give numbers other than 0"));
+    }
+    if !scale.is_finite() {
+        return Err(Error::option(format!("preprocess.scale is {scale}"), "give a finite number"));
     }
     let mut values = Vec::with_capacity(depth * 256);
     for (mean, std) in mean.iter().zip(&std) {

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use crate::{
     error::{Error, Result},
     feed,
-    network::{Growth, Network},
+    network::Growth,
     objective::Context,
     random::generator,
 };
@@ -65,7 +65,7 @@ impl<'a> Frozen<'a> {
         let Context { network, objective, samples, options, .. } = context;
         let batch = options.batch_for(samples.len());
         let mut graph = network.grown(growth, Reading::Direct)?;
-        Network::bind_shapes(&mut graph, &feed::shapes(samples, batch))?;
+        network.bind(&mut graph, &feed::shapes(samples, batch))?;
         let values = objective.attach_training(&mut graph, network.prediction)?;
         let mut unique: Vec<&Site> = sites.to_vec();
         unique.dedup_by_key(|site| &site.name);
