@@ -22,10 +22,12 @@ pub enum Error {
         reason: String,
     },
     /// A pattern or name selects no site.
-    #[error("no site matches '{pattern}'")]
+    #[error("no site matches '{pattern}'; the model has {}", listed(known))]
     NoSite {
         /// What the user wrote.
         pattern: String,
+        /// The sites there are.
+        known: Vec<String>,
     },
     /// Every site is excluded.
     #[error("no site is left to grow dendrites on")]
@@ -34,10 +36,12 @@ pub enum Error {
     #[error("{0}")]
     Plan(String),
     /// A pattern selects no weight.
-    #[error("no weight matches '{pattern}'")]
+    #[error("no weight matches '{pattern}'; the model has {}", listed(known))]
     NoWeight {
         /// What the user wrote.
         pattern: String,
+        /// The weights there are.
+        known: Vec<String>,
     },
     /// The budget has no room for a dendrite.
     #[error("{0}")]
@@ -70,5 +74,15 @@ impl Error {
             Error::Budget(_) => Some("raise --max-parameters or leave it out"),
             Error::Set { .. } => None,
         }
+    }
+}
+
+/// The names, as many as a line holds.
+pub(crate) fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n <= SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
     }
 }

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, listed},
     set::{Activation, Connection, DendriteSet},
-    sites::Site,
+    sites::{Site, names},
 };
 
 /// What grows in each cycle. Written by `dendrite plan` as TOML and read back by `grow --plan`.
@@ -132,9 +132,7 @@ impl Plan {
         for (index, planned) in self.sites.iter().enumerate() {
             let name = &planned.name;
             if !sites.iter().any(|s| s.name == *name) {
-                let known: Vec<&str> = sites.iter().map(|s| s.name.as_str()).take(10).collect();
-                let more = if sites.len() > known.len() { ", ..." } else { "" };
-                return fail(format!("the plan names site '{name}', the model has {}{more}", known.join(", ")));
+                return fail(format!("the plan names site '{name}', the model has {}", listed(&names(sites))));
             }
             if planned.dendrites == 0 {
                 return fail(format!("the plan gives site '{name}' 0 dendrites"));
@@ -162,7 +160,7 @@ impl Plan {
             let site = sites
                 .iter()
                 .find(|s| s.name == planned.name)
-                .ok_or_else(|| Error::NoSite { pattern: planned.name.clone() })?;
+                .ok_or_else(|| Error::NoSite { pattern: planned.name.clone(), known: names(sites) })?;
             let first = existing.iter().filter(|s| s.site == site.name).map(|s| s.index + 1).max().unwrap_or(0);
             let (count, width) = match self.connect {
                 Connection::Neuron => (planned.dendrites, site.channels),

@@ -126,7 +126,7 @@ pub fn select(sites: &[Site], include: &[String], exclude: &[String]) -> Result<
         if sites.iter().any(|s| s.name == *pattern || s.matches(&glob)) {
             Ok(glob)
         } else {
-            Err(Error::NoSite { pattern: pattern.clone() })
+            Err(Error::NoSite { pattern: pattern.clone(), known: names(sites) })
         }
     };
     let include_globs = include.iter().map(compile).collect::<Result<Vec<_>>>()?;
@@ -140,6 +140,11 @@ pub fn select(sites: &[Site], include: &[String], exclude: &[String]) -> Result<
         .filter(|s| !hit(s, exclude, &exclude_globs))
         .cloned()
         .collect())
+}
+
+/// The names of `sites`.
+pub(crate) fn names(sites: &[Site]) -> Vec<String> {
+    sites.iter().map(|s| s.name.clone()).collect()
 }
 
 fn display_name(graph: &Graph, node: &Node) -> String {

@@ -88,9 +88,11 @@ pub fn trained(graph: &Graph, sites: &[Site], train: &Train) -> Result<Vec<Value
             let glob = Glob::new(pattern)
                 .map_err(|e| Error::Pattern { pattern: pattern.clone(), reason: e.to_string() })?
                 .compile_matcher();
-            let hits: Vec<ValueId> = all.into_iter().filter(|v| glob.is_match(graph.name_of(*v))).collect();
+            let name = |v: &ValueId| graph.name_of(*v);
+            let hits: Vec<ValueId> = all.iter().copied().filter(|v| glob.is_match(name(v))).collect();
             if hits.is_empty() {
-                return Err(Error::NoWeight { pattern: pattern.clone() });
+                let known = all.iter().map(|v| name(v).to_owned()).collect();
+                return Err(Error::NoWeight { pattern: pattern.clone(), known });
             }
             hits
         }

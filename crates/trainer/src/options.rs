@@ -6,8 +6,9 @@ use dendrite_data::{Augment, Preprocess};
 use dendrites::Connection;
 use serde::{Deserialize, Serialize};
 
-pub use crate::choices::{Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time};
 use crate::error::{Error, Result};
+
+pub use crate::choices::{Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time};
 
 /// Every option of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,6 +158,8 @@ impl Options {
             (*name, "0".to_owned(), "a whole number of 1 or more")
         } else if let Some((name, n)) = above.iter().find(|(_, n)| !finite(*n) || *n == Some(0.0)) {
             (*name, n.unwrap_or_default().to_string(), "a number above 0")
+        } else if self.budget.is_some_and(|budget| budget.0.is_zero()) {
+            ("budget", "0s".to_owned(), "a time above 0")
         } else if !(0.0..1.0).contains(&self.label_smoothing) {
             ("label-smoothing", self.label_smoothing.to_string(), "a number from 0 to below 1")
         } else if !finite(self.weight_decay) {

@@ -78,6 +78,8 @@ fn values() -> Vec<Mistake> {
             .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32))]))
             .with("val.npz", npz(&[("x", x(20)), ("target", floats(&[20, 3], |i| i as f32))])),
         grown("a budget that is no time", "--budget soon"),
+        grown("a budget of no time", "--budget 0s"),
+        grown("checkpoints at no time", "--checkpoint-every often"),
         grown("a budget without a unit", "--budget 10"),
         grown("a control that does not exist", "--controls longer,wider"),
         grown("a map of an input that is not there", "--map input=x"),
