@@ -183,3 +183,15 @@ fn a_number_below_zero_is_answered_by_its_option() {
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("'-1' is not a number above 0"), "{}", stderr(&output));
 }
+
+#[test]
+fn shells_and_man_know_the_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let text = stdout(&dendrite(&["completions", shell]));
+        assert!(text.contains("dendrite") && text.contains("max-parameters"), "{shell}");
+    }
+    assert!(stdout(&dendrite(&["man"])).starts_with(".ie"));
+    let page = stdout(&dendrite(&["man", "grow"]));
+    assert!(page.contains("max\\-parameters") && page.contains("dendrite\\-grow"), "{page}");
+    assert_eq!(code(&dendrite(&["man", "nothing"])), 2);
+}

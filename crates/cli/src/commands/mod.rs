@@ -37,4 +37,6 @@ commands! {
     Check = check,
     Compare = compare,
     Runtime = runtime,
+    Completions = completions,
+    Man = man,
 }
