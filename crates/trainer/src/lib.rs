@@ -1,4 +1,4 @@
-//! Data, phases, controller, metrics, checkpoints and the run folder.
+//! Phases, controller, metrics, checkpoints and the run folder.
 //!
 //! [`grow`] runs the whole cycle: score the input model, fine-tune it, then grow dendrites in cycles of a dendrite and a
 //! neuron phase, keep a cycle when a paired test on validation says so, and write the best model of all.
