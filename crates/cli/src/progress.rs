@@ -20,7 +20,9 @@ impl<'a> Progress<'a> {
         let visible = !out.is_quiet() && std::io::stderr().is_terminal();
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} epochs, {elapsed}, at most {eta} left; {msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} epochs, {elapsed}, at most {eta} left; {msg}")
+        {
             bar.set_style(style);
         }
         Progress { out, bar, label: label.to_owned() }

@@ -156,10 +156,13 @@ impl RunFolder {
                 report.epoch, report.lr, report.train_loss, report.gradient_norm, report.val_loss, report.val_metric
             ))?;
         }
-        let line = serde_json::to_value(event)
-            .map_err(|e| Error::Io { path: self.events.path.clone(), source: std::io::Error::other(e) })?;
-        self.events.append(&format!("{line}\n"))?;
-        Ok(self.board.record(&line, now())?)
+        let fail =
+            |e: serde_json::Error| Error::Io { path: self.events.path.clone(), source: std::io::Error::other(e) };
+        // As text first: a value would put the fields in the order of their names.
+        let line = serde_json::to_string(event).map_err(fail)?;
+        let value = serde_json::from_str(&line).map_err(fail)?;
+        self.events.append(&(line + "\n"))?;
+        Ok(self.board.record(&value, now())?)
     }
 
     /// Flush the logs and tell their lengths, for a checkpoint.

@@ -31,6 +31,8 @@ use crate::{
     summary::{self, Parity, Scores, Side, Summary},
 };
 
+/// Samples from which it is told how the loss reads predictions.
+const READING_ROWS: usize = 1 << 14;
 /// How far the dynamic copy of a fixed-batch model may be from the file, relative.
 const COPY_TOLERANCE: f64 = 1e-5;
 
@@ -139,8 +141,12 @@ impl Controller<'_, '_> {
 
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
         if self.fixed.objective.has_choice(&self.fixed.network) {
-            let score = self.evaluator(&Growth::default())?.score(&self.fixed.train)?;
-            self.fixed.objective.fit_reading(&score, &self.fixed.train.target_tensor()?);
+            let train = &self.fixed.train;
+            // Evenly spread, so that sorted data show all their classes.
+            let rows: Vec<usize> = (0..READING_ROWS).map(|i| i * train.len() / READING_ROWS).collect();
+            let some = if train.len() > READING_ROWS { train.select(&rows)? } else { train.clone() };
+            let score = self.evaluator(&Growth::default())?.score(&some)?;
+            self.fixed.objective.fit_reading(&score, &some.target_tensor()?);
         }
         let base = self.evaluator(&Growth::default())?.score(&self.fixed.val)?;
         self.base_loss = self.reported(&base, &self.fixed.val)?;

@@ -354,3 +354,94 @@ fn without_a_gain_the_result_is_the_input() {
     assert!(!outcome.improved);
     assert_eq!(fs::read(folder.path().join("run/model.onnx")).unwrap(), problem.model.bytes().to_vec());
 }
+
+/// A pause within an epoch is no other than one between epochs.
+#[test]
+fn a_run_that_was_stopped_within_an_epoch_is_the_undisturbed_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [problem, _] = problems();
+    let options =
+        Options { epochs: 4, dendrite_epochs: 2, lr: Some(0.01), ..options(Method::Hybrid, Connection::Layer) };
+    let whole = folder.path().join("whole");
+    run(&problem, &options, &whole);
+    let expected = fs::read(whole.join("model.onnx")).unwrap();
+    let text = |folder: &Path, name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    for stop in [1, 5, 31, 32, 33, 200] {
+        let part = folder.path().join(format!("stopped after step {stop}"));
+        let interrupt = AtomicBool::new(false);
+        let mut steps = 0;
+        let mut observer = |event: &Event| {
+            if matches!(event, Event::Progress { .. }) {
+                steps += 1;
+                interrupt.fetch_or(steps == stop, Ordering::Relaxed);
+            }
+        };
+        assert!(try_run(&problem, &options, &part, false, &mut observer, &interrupt).is_err(), "step {stop}");
+        try_run(&problem, &options, &part, true, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+        assert_eq!(fs::read(part.join("model.onnx")).unwrap(), expected, "step {stop}");
+        for name in ["events.jsonl", "metrics.csv"] {
+            assert_eq!(text(&part, name), text(&whole, name), "step {stop}");
+        }
+    }
+}
+
+/// A rate that throws the weights out of the numbers: the step is caught, the value named, and the run falls back.
+#[test]
+fn a_number_that_is_none_is_caught_in_its_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let [_, problem] = problems();
+    let options = Options { lr: Some(1e38), epochs: 20, dendrites: 0, ..options(Method::Gd, Connection::Layer) };
+    let mut troubles = Vec::new();
+    let mut observer = |event: &Event| {
+        if let Event::Trouble { report, .. } = event {
+            troubles.push(report.clone());
+        }
+    };
+    let outcome =
+        try_run(&problem, &options, &folder.path().join("run"), false, &mut observer, &AtomicBool::new(false)).unwrap();
+    assert!(!troubles.is_empty());
+    let anomaly = troubles[0].anomaly.as_ref().expect("the value is found");
+    assert!(!anomaly.tensor.is_empty() && (anomaly.node.is_some() || anomaly.tensor == "w" || anomaly.tensor == "b"));
+    assert!(troubles[0].next_lr.is_some_and(|lr| lr < 1e38));
+    assert!(outcome.summary.after.val.0["loss"] <= outcome.summary.before.val.0["loss"]);
+}
+
+/// What lies before the first trained weight is computed once; the result is the whole network all the same.
+#[test]
+fn the_part_that_stays_as_it_is_is_computed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut graph = Graph::new("two layers", 17);
+    let shape = |n: usize| Some(Shape(vec![Dim::Symbol("n".to_owned()), Dim::Known(n)]));
+    let x = graph.add_input("x", ElementType::Float, shape(2).unwrap());
+    let mut rng = ChaCha8Rng::seed_from_u64(21);
+    let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect() };
+    let mut layer = |graph: &mut Graph, from, name: &str, n: usize, m: usize| {
+        let w = graph.add_constant(&format!("{name}_w"), Tensor::from_f32(&[n, m], &random(n * m)));
+        let b = graph.add_constant(&format!("{name}_b"), Tensor::from_f32(&[m], &random(m)));
+        let y = graph.op("Gemm", name, &[from, w, b], Attributes::new());
+        graph.set_type(y, Some(ElementType::Float), shape(m));
+        y
+    };
+    let hidden = layer(&mut graph, x, "hidden", 2, 24);
+    let relu = graph.op("Relu", "relu", &[hidden], Attributes::new());
+    graph.set_type(relu, Some(ElementType::Float), shape(24));
+    let y = layer(&mut graph, relu, "y", 24, 2);
+    graph.outputs = vec![y];
+    let model = Model::from_bytes(graph.to_model().unwrap().encode_to_vec()).unwrap();
+    let problem = Problem { name: "spirals", model, train: spirals(512, 3), val: spirals(256, 4) };
+    let options = Options { train: "head".to_owned(), ..options(Method::Hybrid, Connection::Layer) };
+    let mut computed = 0;
+    let mut observer = |event: &Event| {
+        if let Event::FrozenPart { samples } = event {
+            computed = *samples;
+        }
+    };
+    let path = folder.path().join("run");
+    let outcome = try_run(&problem, &options, &path, false, &mut observer, &AtomicBool::new(false)).unwrap();
+    assert_eq!(computed, 512 + 256);
+    assert!(outcome.improved && outcome.summary.parity.ort < 1e-5, "{:?}", outcome.summary.parity);
+    let grown = Model::open(path.join("model.onnx")).unwrap();
+    let bytes = |model: &Model, name: &str| model.tensor(model.initializers()[name]).unwrap().bytes().to_vec();
+    assert_eq!(bytes(&grown, "hidden_w"), bytes(&problem.model, "hidden_w"));
+    assert_ne!(bytes(&grown, "y_w"), bytes(&problem.model, "y_w"));
+}
