@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dendrite_data::{Loader, Samples};
+use dendrite_data::{Augment, Loader, Samples};
 use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor, ValueId, batch::reachable, ops::cost::model_macs};
 use dendrite_runtime::{Loop, Session, SessionOptions, infer_shapes};
 
@@ -21,6 +21,9 @@ use crate::{
 const WORTHWHILE: f64 = 0.2;
 /// Bytes that the border's values may take over all data sets.
 const MOST_BYTES: usize = 1 << 30;
+/// How often the training data are computed under random changes, in place of changes that are new in every epoch; the data
+/// as they are come on top.
+const COPIES: usize = 7;
 /// Samples of a pass over the frozen part.
 const BATCH: usize = 32;
 
@@ -35,7 +38,7 @@ pub(crate) struct Frozen {
 
 impl Frozen {
     /// Split `network` where training of the weights `trained` and growth at `sites` begin. `samples` are all that will be
-    /// read. `None` where it is not worth while, or the values at the border would not fit.
+    /// read, those that train first. `None` where it is not worth while, or the values at the border would not fit.
     pub(crate) fn split(
         network: &Network,
         trained: &[String],
@@ -44,6 +47,10 @@ impl Frozen {
         options: &Options,
     ) -> Result<Option<(Frozen, Network)>> {
         let Some(first) = samples.first() else { return Ok(None) };
+        if options.augment.mix.is_some() {
+            // Samples that are blended with others are no longer one of a few.
+            return Ok(None);
+        }
         let mut bound = network.graph.clone();
         Network::bind_shapes(&mut bound, &feed::shapes(first, BATCH))?;
         let live = live(&bound, network, trained, sites);
@@ -63,7 +70,8 @@ impl Frozen {
             value.element_type.and_then(|t| t.byte_len(elements)).unwrap_or(usize::MAX) / BATCH
         };
         let row = border.iter().map(width).fold(0usize, usize::saturating_add);
-        let rows: usize = samples.iter().map(|s| s.len()).sum();
+        let copies = if options.augment.is_off() { 0 } else { COPIES };
+        let rows: usize = samples.iter().map(|s| s.len()).sum::<usize>() + copies * first.len();
         if row.saturating_mul(rows) > MOST_BYTES {
             return Ok(None);
         }
@@ -76,13 +84,17 @@ impl Frozen {
         Ok(Some((Frozen { graph, border, kept, request }, behind)))
     }
 
-    /// The samples as the network behind the border takes them.
+    /// The samples as the network behind the border takes them. With `augment`, changes of data and a seed, they come with
+    /// changed copies, one set of all samples after the other.
     pub(crate) fn samples(
         &self,
         samples: &Samples,
+        augment: Option<(&Augment, u64)>,
         session: &SessionOptions,
         interrupt: &AtomicBool,
     ) -> Result<Samples> {
+        let augment = augment.filter(|(augment, _)| !augment.is_off());
+        let sets = 1 + augment.map_or(0, |_| COPIES);
         let size = BATCH.min(samples.len());
         let mut graph = self.graph.clone();
         Network::bind_shapes(&mut graph, &feed::shapes(samples, size))?;
@@ -106,41 +118,51 @@ impl Frozen {
                 pass.write(&field.name, tensor.bytes())?;
             }
         }
-        for batch in Loader::new(samples, size, (0..samples.len()).collect(), None)? {
-            if interrupt.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            let batch = batch?;
-            for (field, bytes) in samples.fields().iter().zip(&batch.fields) {
-                if field.per_sample && known.contains(&field.name) {
-                    pass.write(&field.name, bytes)?;
+        // The first set is of the data as they are, the epochs of the others count from 1 as those of training do.
+        let changes =
+            (0..sets as u64).map(|set| augment.filter(|_| set > 0).map(|(augment, seed)| (augment, seed, set)));
+        for change in changes {
+            for batch in Loader::new(samples, size, (0..samples.len()).collect(), change)? {
+                if interrupt.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                let batch = batch?;
+                for (field, bytes) in samples.fields().iter().zip(&batch.fields) {
+                    if field.per_sample && known.contains(&field.name) {
+                        pass.write(&field.name, bytes)?;
+                    }
+                }
+                pass.step()?;
+                for ((name, _, _), column) in fetches.iter().zip(&mut columns) {
+                    let tensor = pass.read(name)?;
+                    let width = tensor.bytes().len() / size;
+                    column.extend_from_slice(&tensor.bytes()[..width * batch.count]);
                 }
             }
-            pass.step()?;
-            for ((name, _, _), column) in fetches.iter().zip(&mut columns) {
-                let tensor = pass.read(name)?;
-                let width = tensor.bytes().len() / size;
-                column.extend_from_slice(&tensor.bytes()[..width * batch.count]);
-            }
         }
+        let repeated = |tensor: &Tensor| -> Result<Tensor> {
+            let shape = std::iter::once(sets * samples.len()).chain(tensor.shape().iter().skip(1).copied()).collect();
+            Ok(Tensor::new(tensor.element_type(), shape, tensor.bytes().repeat(sets))?)
+        };
         let mut arrays: Vec<(String, Tensor)> = Vec::new();
         for ((name, element_type, shape), column) in fetches.into_iter().zip(columns) {
-            let shape = std::iter::once(samples.len()).chain(shape.into_iter().skip(1)).collect();
+            let shape = std::iter::once(sets * samples.len()).chain(shape.into_iter().skip(1)).collect();
             arrays.push((name, Tensor::new(element_type, shape, column)?));
         }
         let mut request = self.request.clone();
         for (index, field) in samples.fields().iter().enumerate().filter(|(_, f)| self.kept.contains(&f.name)) {
-            arrays.push((field.name.clone(), samples.tensor(index)?));
+            let tensor = samples.tensor(index)?;
+            arrays.push((field.name.clone(), if field.per_sample { repeated(&tensor)? } else { tensor }));
             request.inputs.iter_mut().filter(|i| i.name == field.name).for_each(|i| i.per_batch = !field.per_sample);
         }
         // Values and the target may be called alike.
         let target = free("target", &arrays);
-        arrays.push((target.clone(), samples.target_tensor()?));
+        arrays.push((target.clone(), repeated(&samples.target_tensor()?)?));
         request.target = Some(target);
         request.weight = None;
         if let Some(weights) = samples.weights()? {
             let name = free("weight", &arrays);
-            arrays.push((name.clone(), Tensor::from_f32(&[weights.len()], &weights)));
+            arrays.push((name.clone(), repeated(&Tensor::from_f32(&[weights.len()], &weights))?));
             request.weight = Some(name);
         }
         Ok(Samples::from_arrays(&samples.path().to_string_lossy(), arrays, &request)?)

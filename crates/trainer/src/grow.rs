@@ -133,8 +133,10 @@ impl Controller<'_, '_> {
     fn compute_frozen_part(&mut self) -> Result<()> {
         let Fixed { frozen: Some(frozen), train, val, .. } = &self.fixed else { return Ok(()) };
         (self.run.observer)(&Event::FrozenPart { samples: train.len() + val.len() });
-        let compute = |samples: &Samples| frozen.samples(samples, &self.run.session, self.run.interrupt);
-        let (train, val) = (compute(train)?, compute(val)?);
+        let options = self.run.options;
+        let augment = Some((&options.augment, options.seed));
+        let train = frozen.samples(train, augment, &self.run.session, self.run.interrupt)?;
+        let val = frozen.samples(val, None, &self.run.session, self.run.interrupt)?;
         (self.fixed.train, self.fixed.val) = (train, val);
         Ok(())
     }
@@ -260,6 +262,8 @@ impl Controller<'_, '_> {
             train: &train,
             val: &val,
             options: self.run.options,
+            // Behind a frozen part the data hold their changes.
+            augment: Some(&self.run.options.augment).filter(|_| self.fixed.frozen.is_none()),
             session: &session,
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
@@ -371,7 +375,7 @@ impl Controller<'_, '_> {
         };
         let (mut test_before, mut test_after) = (None, None);
         let test = match (&self.fixed.test, &self.fixed.frozen) {
-            (Some(test), Some(frozen)) => Some(frozen.samples(test, &self.run.session, self.run.interrupt)?),
+            (Some(test), Some(frozen)) => Some(frozen.samples(test, None, &self.run.session, self.run.interrupt)?),
             (test, _) => test.clone(),
         };
         if let Some(test) = &test {

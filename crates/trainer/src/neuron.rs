@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use dendrite_data::{Batch, Loader, Samples};
+use dendrite_data::{Augment, Batch, Loader, Samples};
 use dendrite_onnx::Tensor;
 use dendrite_runtime::SessionOptions;
 use dendrites::{Weights, trainable};
@@ -115,6 +115,8 @@ pub struct Setting<'a> {
     pub val: &'a Samples,
     /// The options.
     pub options: &'a Options,
+    /// Random changes of training data.
+    pub augment: Option<&'a Augment>,
     /// How sessions are built.
     pub session: &'a SessionOptions,
     /// Cycle and attempt.
@@ -202,11 +204,11 @@ impl<'a> NeuronPhase<'a> {
         steps: &mut u64,
         pause: &mut Pause,
     ) -> Result<Pass> {
-        let Setting { train, options, .. } = self.setting;
+        let Setting { train, options, augment, .. } = self.setting;
         let size = self.trainer.batch();
         let total = order.len().div_ceil(size);
         let rest = order.get(cursor.batches * size..).unwrap_or_default().to_vec();
-        let augment = Some((&options.augment, options.seed, number));
+        let augment = augment.map(|augment| (augment, options.seed, number));
         for batch in Loader::new(train, size, rest, augment)? {
             let batch = batch?;
             let reading = self.trainer.step(train, &batch, lr, *steps + 1)?;

@@ -94,10 +94,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         step::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
     }
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
-    // Random changes make a sample another one in every epoch.
-    let split =
-        if options.augment.is_off() { Frozen::split(&network, &trained, &sites, &data, options)? } else { None };
-    let (frozen, behind) = split.unzip();
+    let (frozen, behind) = Frozen::split(&network, &trained, &sites, &data, options)?.unzip();
     let (whole, whole_val) = (network, val.clone());
     let network = behind.unwrap_or_else(|| whole.clone());
     Ok(Fixed {
