@@ -32,6 +32,7 @@ struct Versioned<T> {
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    verbose: bool,
     color: ColorChoice,
 }
 
@@ -44,7 +45,7 @@ impl Output {
             2 => tracing::Level::DEBUG,
             _ => tracing::Level::TRACE,
         };
-        let out = Output { json, quiet, color };
+        let out = Output { json, quiet, verbose: verbose > 0, color };
         // Only the first subscriber of a process counts; there is one.
         let _ = tracing_subscriber::fmt()
             .with_max_level(level)
@@ -130,6 +131,11 @@ impl Output {
     /// Whether the user asked for nothing but results and errors.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Whether the user asked for every detail.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     /// The word before an error.

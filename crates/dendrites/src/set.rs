@@ -29,6 +29,11 @@ impl Activation {
             Activation::Relu => "Relu",
         }
     }
+
+    /// The non-linearity that an ONNX operator is.
+    pub fn of_op(op: &str) -> Option<Self> {
+        [Activation::Sigmoid, Activation::Tanh, Activation::Relu].into_iter().find(|a| a.op() == op)
+    }
 }
 
 /// How a set reaches the site's neurons.

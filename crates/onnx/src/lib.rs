@@ -12,6 +12,7 @@
 pub mod attributes;
 pub mod batch;
 pub mod check;
+pub mod diff;
 pub mod error;
 pub mod external;
 pub mod file;

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     external::{ExternalData, is_external},
     map,
-    proto::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataLocation},
+    proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataLocation},
     survey::{UnknownField, survey},
     tensor::Tensor,
 };
@@ -221,13 +221,18 @@ fn visit_graph<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a TensorProto)
 
 fn visit_node<'a>(node: &'a NodeProto, visit: &mut dyn FnMut(&'a TensorProto)) {
     for attribute in &node.attribute {
-        attribute.t.iter().chain(&attribute.tensors).for_each(&mut *visit);
-        for sparse in attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors) {
-            sparse.values.iter().chain(&sparse.indices).for_each(&mut *visit);
-        }
-        for graph in attribute.g.iter().chain(&attribute.graphs) {
-            visit_graph(graph, visit);
-        }
+        visit_attribute(attribute, visit);
+    }
+}
+
+/// Call `visit` for every tensor message of an attribute, those of its sub-graphs included.
+pub(crate) fn visit_attribute<'a>(attribute: &'a AttributeProto, visit: &mut dyn FnMut(&'a TensorProto)) {
+    attribute.t.iter().chain(&attribute.tensors).for_each(&mut *visit);
+    for sparse in attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors) {
+        sparse.values.iter().chain(&sparse.indices).for_each(&mut *visit);
+    }
+    for graph in attribute.g.iter().chain(&attribute.graphs) {
+        visit_graph(graph, visit);
     }
 }
 

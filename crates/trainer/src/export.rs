@@ -4,7 +4,7 @@ use dendrite_data::Samples;
 use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
 use dendrite_runtime::Session;
 use dendrites::{DendriteSet, insert::insert_into_patch};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
@@ -26,6 +26,36 @@ pub struct Lineage<'a> {
     pub parent: &'a str,
     /// The sets that were added.
     pub sets: &'a [DendriteSet],
+}
+
+/// A [`Lineage`] as it is read back from a file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Descent {
+    /// The method.
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+    /// SHA-256 of the model that was grown.
+    pub parent: String,
+    /// The sets that were added.
+    pub sets: Vec<DendriteSet>,
+}
+
+/// What the metadata of a file say about how it was grown last; `None` where they say nothing that can be read.
+pub fn descent(model: &Model) -> Option<Descent> {
+    let key = lineage_key();
+    let entry = model.proto().metadata_props.iter().rev().find(|e| e.key() == key)?;
+    serde_json::from_str(entry.value()).ok()
+}
+
+/// The key of the lineage in a file's metadata.
+pub fn lineage_key() -> String {
+    format!("{METADATA}.lineage")
+}
+
+/// Whether a key of a file's metadata is one that this tool writes.
+pub fn is_own_metadata(key: &str) -> bool {
+    key.strip_prefix(METADATA).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The patch that turns the user's file into the grown model.
@@ -54,7 +84,7 @@ pub fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<
     if let Some(lineage) = lineage {
         patch.set_metadata(&format!("{METADATA}.version"), env!("CARGO_PKG_VERSION"));
         let text = serde_json::to_string(lineage).unwrap_or_default();
-        patch.set_metadata(&format!("{METADATA}.lineage"), &text);
+        patch.set_metadata(&lineage_key(), &text);
     }
     Ok(patch)
 }

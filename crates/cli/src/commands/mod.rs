@@ -36,6 +36,7 @@ commands! {
     Inspect = inspect,
     Check = check,
     Compare = compare,
+    Diff = diff,
     Runtime = runtime,
     Completions = completions,
     Man = man,
