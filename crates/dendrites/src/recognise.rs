@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use dendrite_onnx::{
     Attributes, Graph, Model, Node,
-    diff::{Diff, View, diff, shape_of},
+    diff::{Diff, View, diff, shapes},
     proto::{AttributeProto, GraphProto, NodeProto, TensorProto},
 };
 
@@ -126,9 +126,10 @@ pub fn compare(a: &Model, b: &Model) -> Result<Comparison> {
 
 /// The dendrites of `own` that `other` has not, taken out of the view.
 fn take_growth(model: &Model, view: &mut View, own: &[GrownSite], other: &[GrownSite]) -> Result<Vec<Growth>> {
+    let others: HashMap<&str, &[GrownSet]> = other.iter().map(|s| (s.name.as_str(), s.sets.as_slice())).collect();
     let mut growth = Vec::new();
     for site in own {
-        let theirs = other.iter().find(|s| s.name == site.name).map_or(&[][..], |s| s.sets.as_slice());
+        let theirs = others.get(site.name.as_str()).copied().unwrap_or_default();
         // Sets that both begin with may have other weights; from the first that is another set on, it is growth.
         let same = site.sets.iter().zip(theirs).take_while(|(a, b)| a.set == b.set).count();
         let more = &site.sets[same..];
@@ -151,16 +152,16 @@ fn take_growth(model: &Model, view: &mut View, own: &[GrownSite], other: &[Grown
         for set in more {
             untrained &= is_zero(model, &set.set.path("connection"))?;
         }
-        growth.push(Growth {
+        let told = Growth {
             site: site.name.clone(),
             sets: more.iter().map(|s| s.set.clone()).collect(),
             parameters: more.iter().map(|s| s.parameters).sum(),
             untrained,
-        });
+        };
+        growth.push((site.main.0, told));
     }
-    let position = |g: &Growth| own.iter().find(|s| s.name == g.site).map(|s| s.main.0);
-    growth.sort_by_key(position);
-    Ok(growth)
+    growth.sort_by_key(|(node, _)| *node);
+    Ok(growth.into_iter().map(|(_, told)| told).collect())
 }
 
 fn is_zero(model: &Model, name: &str) -> Result<bool> {
@@ -187,6 +188,8 @@ struct Reader<'a> {
     readers: HashMap<&'a str, Vec<usize>>,
     outputs: HashSet<&'a str>,
     initializers: HashMap<&'a str, &'a TensorProto>,
+    /// The dimensions of constants.
+    shapes: HashMap<&'a str, &'a [i64]>,
     gone: HashSet<usize>,
 }
 
@@ -211,6 +214,7 @@ impl<'a> Reader<'a> {
             readers,
             outputs: graph.output.iter().map(|o| o.name()).collect(),
             initializers: model.initializers(),
+            shapes: shapes(model),
             gone: HashSet::new(),
         }
     }
@@ -341,8 +345,8 @@ impl<'a> Reader<'a> {
             }
             value = match (node.op_type(), node.input.as_slice()) {
                 ("BatchNormalization", [value, ..]) => value,
-                ("Add", [x, y]) if shape_of(self.model, y).is_some() => x,
-                ("Add", [x, y]) if shape_of(self.model, x).is_some() => y,
+                ("Add", [x, y]) if self.shapes.contains_key(y.as_str()) => x,
+                ("Add", [x, y]) if self.shapes.contains_key(x.as_str()) => y,
                 _ => return None,
             };
         }
@@ -402,7 +406,7 @@ impl<'a> Reader<'a> {
         let mut weight_shape = of_set;
         *weight_shape.get_mut(axis)? = channels;
         // Weights that are computed, from quantised ones say, have no shape in the file.
-        if let Some(dims) = shape_of(self.model, weight)
+        if let Some(dims) = self.shapes.get(weight.as_str())
             && dims.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>()? != weight_shape
         {
             return None;

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{error::Result, model::Model, proto::NodeProto};
 
-pub use constants::{Constant, ConstantChange, Storage, Values, shape_of};
+pub use constants::{Constant, ConstantChange, Storage, Values, shapes};
 pub use nodes::{InputChange, NodeChange, NodeFacts};
 
 /// A model as it is compared: the whole of it, or without some of its parts and with other names for outputs of nodes. What
@@ -132,6 +132,10 @@ pub fn diff(a: &View, b: &View) -> Result<Diff> {
 /// Whether two models are the same to the byte, the data beside them included. `false` may also mean that telling needs
 /// [`diff`]: where they lie in different folders and refer to data there.
 pub fn identical(a: &Model, b: &Model) -> bool {
+    let place = |model: &Model| model.path()?.canonicalize().ok();
+    if matches!((place(a), place(b)), (Some(a), Some(b)) if a == b && a.is_file()) {
+        return true;
+    }
     if a.bytes() != b.bytes() {
         return false;
     }

@@ -88,15 +88,12 @@ impl Lineage {
     fn text(&self) -> String {
         let origin = match self.said.parent.get(..12) {
             _ if self.from_a => "from this very file".to_owned(),
-            Some(start) => format!("from another file (SHA-256 {start}...)"),
+            Some(start) => format!("from another file (SHA-256 {}...)", short(start)),
             None => "from another file".to_owned(),
         };
-        let sets = match (self.sets_agree, self.from_a) {
-            (true, _) => "",
-            (false, true) => ", with other dendrites than are found",
-            (false, false) => ", with other dendrites than those told here",
-        };
-        format!("it says it was grown {origin} by {}, seed {}{sets}", self.said.method, self.said.seed)
+        // What was grown on another file need not be what differs from this one.
+        let sets = if self.from_a && !self.sets_agree { ", with other dendrites than are found" } else { "" };
+        format!("it says it was grown {origin} by {}, seed {}{sets}", short(&self.said.method), self.said.seed)
     }
 }
 
@@ -104,46 +101,42 @@ impl Lineage {
 fn summary(args: &Args, found: &Comparison) -> String {
     let rest = &found.rest;
     let plural = |n: usize, one: &str, more: &str| format!("{} {}", grouped(n as u64), if n == 1 { one } else { more });
+    let at = |growth: &[Growth]| {
+        let parameters: usize = growth.iter().map(|g| g.parameters).sum();
+        format!("dendrites at {} ({} parameters)", plural(growth.len(), "site", "sites"), grouped(parameters as u64))
+    };
     let mut parts = Vec::new();
-    for (growth, verb) in [(&found.added, "dendrites at"), (&found.removed, "no more dendrites at")] {
-        if !growth.is_empty() {
-            let parameters: usize = growth.iter().map(|g| g.parameters).sum();
-            let sites = plural(growth.len(), "site", "sites");
-            parts.push(format!("{verb} {sites} ({} parameters)", grouped(parameters as u64)));
-        }
-    }
+    parts.extend((!found.added.is_empty()).then(|| at(&found.added)));
     let weights = rest.changed_weights().count();
     if weights > 0 {
         parts.push(format!("{} of {} weights changed", grouped(weights as u64), grouped(rest.weights as u64)));
     }
+    let without = (!found.removed.is_empty()).then(|| format!("without {}", at(&found.removed)));
+    let constants = rest.constants.len() - weights;
     let metadata = rest.metadata.iter().filter(|m| !export::is_own_metadata(&m.name)).count();
-    // Growth and training explain all this; whatever else differs makes it another model.
-    let derived = metadata
-        + rest.format.len()
-        + rest.inputs.len()
-        + rest.outputs.len()
-        + rest.nodes.len()
-        + rest.other.len()
-        + (rest.constants.len() - weights)
-        == 0;
-    let mut count = |changes: usize, one: &str, more: &str| {
-        if changes > 0 {
-            parts.push(plural(changes, one, more));
-        }
-    };
-    count(rest.format.len(), "change of format", "changes of format");
-    count(metadata, "change of metadata", "changes of metadata");
-    count(rest.inputs.len(), "input changed", "inputs changed");
-    count(rest.outputs.len(), "output changed", "outputs changed");
-    count(rest.constants.len() - weights, "other constant", "other constants");
-    count(rest.nodes.len(), "node", "nodes");
-    count(rest.other.len(), "other change", "other changes");
+    let others = [
+        (rest.format.len(), "change of format", "changes of format"),
+        (metadata, "change of metadata", "changes of metadata"),
+        (rest.inputs.len(), "input", "inputs"),
+        (rest.outputs.len(), "output", "outputs"),
+        (rest.nodes.len(), "node", "nodes"),
+        (constants, "other constant", "other constants"),
+        (rest.other.len(), "other change", "other changes"),
+    ];
     let (a, b) = (args.a.display(), args.b.display());
-    match (derived, parts.is_empty()) {
-        (_, true) => format!("{b} differs from {a} in its lineage alone"),
-        (true, false) => format!("{b} is {a} with {}", parts.join(", ")),
-        (false, false) => format!("{b} differs from {a}: {}", parts.join(", ")),
+    // Growth and training explain what is in `parts`; whatever else differs makes it another model.
+    if others.iter().all(|(n, ..)| *n == 0) {
+        let with = (!parts.is_empty()).then(|| format!("with {}", parts.join(", ")));
+        return match (without, with) {
+            (None, None) => format!("{b} is {a} but for its lineage"),
+            (without, with) => {
+                format!("{b} is {a} {}", without.into_iter().chain(with).collect::<Vec<_>>().join(", "))
+            }
+        };
     }
+    parts.splice(0..0, without);
+    parts.extend(others.iter().filter(|(n, ..)| *n > 0).map(|(n, one, more)| plural(*n, one, more)));
+    format!("{b} differs from {a}: {}", parts.join(", "))
 }
 
 /// What is printed below the summary: lines with the kind of thing in front.
@@ -162,7 +155,7 @@ fn print(found: &Comparison, lineage: Option<&Lineage>, out: &Output) -> Result<
     show("lineage", lineage.iter().map(|l| l.text()).collect())?;
     show("dendrites", found.added.iter().map(|g| format!("{} {}", out.good("+"), growth_text(g))).collect())?;
     show("dendrites", found.removed.iter().map(|g| format!("{} {}", out.bad("-"), growth_text(g))).collect())?;
-    let suspect = |site: &String| format!("{site}: nodes named like dendrites, but wired otherwise; listed below");
+    let suspect = |site: &String| format!("? {}: nodes named like dendrites that are wired otherwise", short(site));
     show("dendrites", found.suspects.iter().map(suspect).collect())?;
     let facts = |facts: &[Fact]| facts.iter().map(|f| fact_text(f, out)).collect::<Vec<_>>();
     show("format", facts(&rest.format))?;
@@ -194,7 +187,8 @@ fn growth_text(growth: &Growth) -> String {
     kinds.extend((shared > 0).then(|| format!("{} for the layer", dendrites(shared))));
     let untrained = if growth.untrained { ", untrained" } else { "" };
     let parameters = grouped(growth.parameters as u64);
-    format!("{}: {} ({}), {parameters} parameters{untrained}", growth.site, kinds.join(" and "), names.join(", "))
+    let site = short(&growth.site);
+    format!("{site}: {} ({}), {parameters} parameters{untrained}", kinds.join(" and "), names.join(", "))
 }
 
 fn sign(before: bool, after: bool, out: &Output) -> String {
@@ -207,7 +201,7 @@ fn sign(before: bool, after: bool, out: &Output) -> String {
 
 fn fact_text(fact: &Fact, out: &Output) -> String {
     let sign = sign(fact.before.is_some(), fact.after.is_some(), out);
-    format!("{sign} {}: {}", fact.name, change_text(fact.before.as_deref(), fact.after.as_deref()))
+    format!("{sign} {}: {}", short(&fact.name), change_text(fact.before.as_deref(), fact.after.as_deref()))
 }
 
 fn change_text(before: Option<&str>, after: Option<&str>) -> String {
@@ -299,9 +293,11 @@ fn weights(rest: &Diff, out: &Output) -> Result<(), Failure> {
         Some(median) if changed.len() > 1 => format!(", by {} of their size in the median", significant(median)),
         _ => String::new(),
     };
-    out.line(format_args!("{} {n} of {all} changed{by}", out.strong(&format!("{:<11}", "weights"))))?;
-    if changed.len() > FEW_WEIGHTS && !out.is_verbose() {
-        return out.line(format_args!("{:<11} -v lists them", ""));
+    let listed = changed.len() <= FEW_WEIGHTS || out.is_verbose();
+    let more = if listed { "" } else { "; -v lists them" };
+    out.line(format_args!("{} {n} of {all} changed{by}{more}", out.strong(&format!("{:<11}", "weights"))))?;
+    if !listed {
+        return Ok(());
     }
     let rows: Vec<Vec<String>> = changed
         .iter()
@@ -310,7 +306,7 @@ fn weights(rest: &Diff, out: &Output) -> Result<(), Failure> {
             let elements = values.elements as u64;
             let share = values.changed.map_or("-".to_owned(), |n| share(n as u64, elements));
             let size = values.relative.map_or("-".to_owned(), significant);
-            Some(vec![change.name.clone(), constant_type(what), grouped(elements), share, size])
+            Some(vec![short(&change.name), constant_type(what), grouped(elements), share, size])
         })
         .collect();
     out.line("")?;

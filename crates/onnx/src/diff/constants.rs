@@ -89,15 +89,14 @@ impl Entry<'_> {
     }
 }
 
-/// The dimensions of the constant `name` of the main graph, its elements not read.
-pub fn shape_of<'a>(model: &'a Model, name: &str) -> Option<&'a [i64]> {
+/// The dimensions of every initializer of the main graph, and of every tensor that a `Constant` node holds. Elements are not
+/// read.
+pub fn shapes(model: &Model) -> HashMap<&str, &[i64]> {
     let graph = model.graph();
-    let initializer = graph.initializer.iter().find(|t| t.name() == name);
-    let node = || {
-        let node = graph.node.iter().find(|n| is_constant(n) && n.output.first().is_some_and(|o| o == name))?;
-        node.attribute.first()?.t.as_ref()
-    };
-    Some(initializer.or_else(node)?.dims.as_slice())
+    let nodes = graph.node.iter().filter(|node| is_constant(node));
+    let held = nodes.filter_map(|node| Some((node.output.first()?.as_str(), node.attribute.first()?.t.as_ref()?)));
+    let initializers = graph.initializer.iter().map(|tensor| (tensor.name(), tensor));
+    held.chain(initializers).map(|(name, tensor)| (name, tensor.dims.as_slice())).collect()
 }
 
 /// Whether a node is a `Constant` of a dense tensor; others are compared as nodes.
