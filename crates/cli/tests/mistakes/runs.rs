@@ -57,6 +57,16 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
         mistake("a comparison with a file that is no model", "compare model.onnx train.npz"),
         mistake("a comparison with a damaged model", "compare model.onnx other.onnx")
             .with("other.onnx", edited(|m| m.ir_version = Some(99))),
+        mistake("a difference from what is not there", "diff model.onnx modell.onnx"),
+        mistake("a difference from a file that is no model", "diff model.onnx train.npz"),
+        mistake("a difference of one model", "diff model.onnx"),
+        mistake("a difference from a model whose weights are cut off", "diff model.onnx other.onnx").with(
+            "other.onnx",
+            edited(|m| {
+                let w = &mut m.graph.as_mut().unwrap().initializer[0];
+                w.raw_data = w.raw_data.take().map(|bytes| bytes.slice(..bytes.len() - 4));
+            }),
+        ),
         mistake("a check of what is not there", "check nowhere.onnx"),
         mistake("a demo below a file", "demo -o model.onnx/demo"),
         mistake("a demo in place of a file", "demo -o model.onnx"),
