@@ -74,7 +74,7 @@ fn the_same_file_and_the_same_model_are_equal() {
         let tensor = Tensor::from_proto(w).unwrap();
         match w.raw_data.take() {
             Some(_) => w.float_data = tensor.to_f32().unwrap(),
-            None => *w = tensor.to_proto(&w.name().to_owned()),
+            None => *w = tensor.to_proto(w.name()),
         }
         graph.node.reverse();
     });

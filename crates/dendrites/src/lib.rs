@@ -1,5 +1,5 @@
 //! Dendrites on ONNX graphs: where they can grow, what they are, how they are inserted, trained as candidates and written
-//! into the user's file. No runtime in it.
+//! into the user's file, and recognised there. No runtime in it.
 //!
 //! A *site* is a linear operation with weights and an output (neuron) axis. A *dendrite set* is a second such operation on
 //! the same input, a non-linearity, and a connection to the site's neurons:
