@@ -128,11 +128,12 @@ fn tampered(edit: impl FnOnce(&mut GraphProto)) -> Comparison {
 
 #[test]
 fn what_is_only_named_like_dendrites_is_an_ordinary_change() {
+    type Edit = fn(&mut GraphProto);
     fn node<'a>(graph: &'a mut GraphProto, output: &str) -> &'a mut dendrite_onnx::proto::NodeProto {
         graph.node.iter_mut().find(|n| n.output[0] == output).unwrap()
     }
     assert_eq!(tampered(|_| {}).added.len(), 1);
-    let edits: [(&str, fn(&mut GraphProto)); 8] = [
+    let edits: [(&str, Edit); 8] = [
         ("another non-linearity", |g| node(g, "h/dendrite_0/activation").op_type = Some("Abs".to_owned())),
         ("a non-linearity of another domain", |g| node(g, "h/dendrite_0/activation").domain = Some("mine".to_owned())),
         ("another input", |g| node(g, "h/dendrite_1/gemm").input[0] = "h/main".to_owned()),
