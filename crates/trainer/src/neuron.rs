@@ -50,7 +50,8 @@ pub fn trained_names(network: &Network, growth: &Growth, options: &Options) -> R
         let connection = set.path("connection");
         for (name, _) in set.tensors(site, &growth.sets) {
             let frozen = options.method == Method::Pb && own.contains(&name);
-            if !frozen && !(options.sham && name == connection) {
+            let held = options.sham && name == connection;
+            if !(frozen || held) {
                 names.push(name);
             }
         }

@@ -29,12 +29,13 @@ pub fn normal(rng: &mut ChaCha8Rng) -> f32 {
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
-/// One cycle of a plan with random weights and zero connections.
+/// Every cycle of a plan with random weights and zero connections.
 pub fn initial_growth(network: &Network, plan: &Plan, activation: Activation, seed: u64) -> Result<Growth> {
     let mut growth = Growth::default();
-    for mut set in plan.next_cycle(&network.sites, &[])? {
-        set.activation = activation;
-        growth.sets.push(set);
+    for _ in 0..plan.cycles {
+        let mut new = plan.next_cycle(&network.sites, &growth.sets)?;
+        new.iter_mut().for_each(|set| set.activation = activation);
+        growth.sets.extend(new);
     }
     for (index, set) in growth.sets.iter().enumerate() {
         let Some(site) = network.site(&set.site) else { continue };
