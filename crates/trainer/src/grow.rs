@@ -81,6 +81,7 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     if run.resume
         && let Some(summary) = RunFolder::complete(run.folder)?
     {
+        RunFolder::tidy(run.folder);
         return Ok(Outcome { improved: summary.improved(), summary });
     }
     let fixed = prepare(run)?;
@@ -177,6 +178,10 @@ impl Controller<'_, '_> {
         };
         let cycles = self.fixed.plan.cycles;
         let mut turn = Some(state.position.turn).filter(|t| t.cycle <= cycles);
+        if turn.is_none() && !resumed {
+            // No phase comes that would save one, and a summary without a checkpoint means that everything was written.
+            self.save(&mut state, None)?;
+        }
         while let Some(current) = turn {
             state.position.turn = current;
             if interrupted_phase.is_none() {
@@ -264,10 +269,13 @@ impl Controller<'_, '_> {
             let saved = self.saved;
             let due = move || saved.elapsed() >= interval;
             let stopping = move || interrupt.load(Ordering::Relaxed);
+            // A pause begins the search for the learning rate anew. One for every checkpoint would begin it for ever where it
+            // takes longer than from one checkpoint to the next.
+            let searching = phase.progress.lr.is_none();
             let observer = &mut *self.run.observer;
             let advance = phase.advance(&mut |done, steps| {
                 observer(&Event::Progress { done, steps });
-                stopping() || due()
+                stopping() || (!searching && due())
             })?;
             let ended = match advance {
                 Advance::Epoch(report) => {
@@ -281,7 +289,7 @@ impl Controller<'_, '_> {
                 Advance::Paused => false,
                 Advance::Ended => true,
             };
-            if ended || until.is_some_and(|until| self.seconds() > until) {
+            if ended || (!searching && until.is_some_and(|until| self.seconds() > until)) {
                 break;
             }
             if stopping() || due() {

@@ -97,7 +97,7 @@ pub enum Advance {
     Epoch(EpochReport),
     /// A step went wrong; the phase has fallen back to its best weights and a lower rate, or ended.
     Trouble(Trouble),
-    /// It paused within an epoch, as it was asked to.
+    /// It paused within an epoch, as it was asked to, or before the first one, the learning rate being found.
     Paused,
     /// The phase has ended.
     Ended,
@@ -260,8 +260,8 @@ impl<'a> NeuronPhase<'a> {
         Ok(Some(best.map_or(rates[rates.len() - 1], |(rate, _)| rate)))
     }
 
-    /// Train on until an epoch is over, `pause` asks for a pause, or the phase ends. A pause within the search for a learning
-    /// rate begins it anew.
+    /// Train on until an epoch is over, `pause` asks for a pause, the learning rate is found, or the phase ends. A pause
+    /// within the search for a learning rate begins it anew.
     pub fn advance(&mut self, pause: &mut Pause) -> Result<Advance> {
         if self.progress.done {
             return Ok(Advance::Ended);
@@ -269,13 +269,12 @@ impl<'a> NeuronPhase<'a> {
         let lr = match self.progress.lr {
             Some(lr) => lr,
             None => {
-                let Some(lr) = self.search_rate(pause)? else {
+                self.progress.lr = self.search_rate(pause)?;
+                if self.progress.lr.is_none() {
                     let start = self.trainer.fresh_state(&self.best);
                     self.trainer.set_state(&start)?;
-                    return Ok(Advance::Paused);
-                };
-                self.progress.lr = Some(lr);
-                lr
+                }
+                return Ok(Advance::Paused);
             }
         };
         let order = self.order(self.progress.epoch as u64 + 1);
