@@ -27,6 +27,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMMON = "--threads 1 --quiet --batch 1000"
+ROWS = 500_000
 LAYER = "--method hybrid --connect layer --width 8 --dendrites 2 --epochs 12 --lr 0.01"
 # name: options. Those of every setting but `search` say where the learning rate starts, which is then not searched for.
 SETTINGS = {
@@ -34,6 +35,7 @@ SETTINGS = {
     "pb": "--method pb --dendrites 2 --epochs 8 --lr 0.01",
     "search": "--method hybrid --connect layer --width 4 --dendrites 1 --epochs 6",
     "augmented": f"{LAYER} --set augment.noise=0.05 --no-finetune-first",
+    "scoring": "--dendrites 0 --epochs 3 --lr 0.01",
     "controls": "--method hybrid --connect layer --width 4 --dendrites 1 --epochs 6 --lr 0.01 --controls all",
 }
 # Share of settings among the killed runs.
@@ -227,12 +229,12 @@ class Study:
             said += f"it went on for more than {DEADLINE} s"
         return process.returncode, said
 
-    def reference(self, setting):
+    def reference(self, setting, data=None):
         """The folder of the undisturbed run of a setting, its exit code and how long it took."""
         if setting not in self.undisturbed:
             folder = self.scratch / f"undisturbed-{setting}"
             began = time.monotonic()
-            code, said = self.finish(setting, folder)
+            code, said = self.finish(setting, folder, data=data)
             took = time.monotonic() - began
             if code not in (0, 1):
                 sys.exit(f"the undisturbed run of '{setting}' failed: {said}")
@@ -240,7 +242,7 @@ class Study:
             if wrong:
                 sys.exit(f"the undisturbed run of '{setting}' is not whole: {wrong}")
             again = self.scratch / "again"
-            self.finish(setting, again)
+            self.finish(setting, again, data=data)
             if wrong := differences(again, folder):
                 fail(f"'{setting}' does not repeat itself undisturbed: {wrong}")
             shutil.rmtree(again)
@@ -271,7 +273,8 @@ def halt_when(process, condition, limit=DEADLINE):
         stopped(process)
         if process.poll() is None and condition():
             return True
-        os.kill(process.pid, signal.SIGCONT)
+        # It may have ended since, and is then known by that.
+        process.send_signal(signal.SIGCONT)
     return False
 
 
@@ -314,8 +317,8 @@ def kill_study(study, kills, rng):
     aims = ["time"] * 8 + ["latest.safetensors"] * 6 + ["restructure"] * 4
     aims += ["model.onnx", "summary.json", "report.html", "config.toml"]
     settings = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
-    places, aimed, per_run = collections.Counter(), collections.Counter(), collections.Counter()
-    worst = by_setting = 0
+    places, per_run = collections.Counter(), collections.Counter()
+    worst = 0
     by_setting = collections.Counter()
     for number in range(kills):
         setting = settings[number % len(settings)]
@@ -335,7 +338,7 @@ def kill_study(study, kills, rng):
             elif aim == "restructure":
                 if halt_when(process, restructuring(folder, rng.choice([0, 0, 1]))):
                     # Somewhere within, not only at its beginning.
-                    os.kill(process.pid, signal.SIGCONT)
+                    process.send_signal(signal.SIGCONT)
                     time.sleep(rng.uniform(0, 0.05))
             else:
                 skip = rng.randrange(0, 120) if aim == "latest.safetensors" else 0
@@ -348,7 +351,6 @@ def kill_study(study, kills, rng):
                 break
             at, worst_moment = place(folder) if folder.exists() else ("before the folder was there", False)
             places[at] += 1
-            aimed["worst" if worst_moment else "other"] += 1
             worst += worst_moment
             done += 1
             by_setting[setting] += 1
@@ -376,19 +378,21 @@ def kill_study(study, kills, rng):
 # Ctrl-C.
 
 
-def large(study, scratch, times):
-    """The data, many times over."""
+def large(study, scratch, rows):
+    """The data, repeated to so many rows: large everywhere, and large only where scores are taken."""
     import numpy as np
 
-    found = []
+    found = {}
     for part in study.data:
         name, path = part.split("=", 1)
         with np.load(path) as arrays:
-            repeated = {key: np.concatenate([value] * times) for key, value in arrays.items()}
-        target = scratch / f"large{name}.npz"
-        np.savez(target, **repeated)
-        found.append(f"{name}={target}")
-    return found
+            factor = -(-rows // len(arrays["target"]))
+            repeated = {key: np.concatenate([value] * factor)[:rows] for key, value in arrays.items()}
+        found[name] = scratch / f"large{name}.npz"
+        np.savez(found[name], **repeated)
+    # The same data decide, too, where scoring is to take long.
+    train, val = found["--train"], found["--val"]
+    return [f"--train={train}", f"--val={val}"], [f"--train={study.data[0].split('=', 1)[1]}", f"--val={train}"]
 
 
 def in_phase(folder, kind):
@@ -401,19 +405,19 @@ def in_phase(folder, kind):
 
 def signal_study(study, rng):
     print("\ninterrupts (seconds from the signal to the end of the process)", flush=True)
-    big = large(study, study.scratch, 40)
+    big, scored = large(study, study.scratch, ROWS)
     # what: setting, data, phase to wait for, seconds within it
     short, long = None, (0.0, 1.5)
     dendrites = f"{LAYER} --no-finetune-first"
-    scoring = f"{LAYER} --epochs 200 --batch 8192"
     cases = [
         ("training", "hybrid", None, "finetune", (0.0, 0.2)),
         ("training, dendrites there", "hybrid", None, "neuron", (0.0, 0.2)),
         ("restructure", "hybrid", None, "dendrite", (0.0, 0.02)),
         ("learning-rate search", "search", None, "finetune", (0.0, 0.1)),
         ("large epoch", LAYER, big, "finetune", long),
-        ("large epoch, scoring every second", scoring, big, "finetune", long),
-        ("large learning-rate search", SETTINGS["search"], big, "finetune", long),
+        ("large validation", "scoring", scored, "finetune", long),
+        ("large validation, learning-rate search", f"{SETTINGS['search']} --tries 1", scored, "finetune", long),
+        ("large learning-rate search", f"{SETTINGS['search']} --tries 1", big, "finetune", long),
         ("large dendrite phase", dendrites, big, "dendrite", (0.0, 6.0)),
         ("large dendrite phase, pb", "--method pb --lr 0.01 --no-finetune-first", big, "dendrite", (0.0, 6.0)),
         ("large, before the first phase", LAYER, big, None, (0.6, 2.0)),
@@ -434,16 +438,19 @@ def signal_study(study, rng):
                 latency = time.monotonic() - began
                 # Before it is caught, while data are being opened, the signal ends the process itself.
                 early = process.returncode == -sent and not folder.exists()
-                if process.returncode in (0, 1) and data is None:
+                resumed = setting in SETTINGS
+                if process.returncode in (0, 1) and resumed:
+                    # It had ended before.
+                    shutil.rmtree(folder)
                     continue
                 if process.returncode != 130 and not early:
                     fail(f"{what}, {sent.name}: exit {process.returncode}: {said.strip()}")
                 latencies.append(latency)
                 if temporary_files(folder):
                     fail(f"{what}, {sent.name}: temporary files were left")
-                if data is None:
-                    expected, code, _ = study.reference(setting)
-                    after, said = study.finish(setting, folder, "--resume")
+                if resumed:
+                    expected, code, _ = study.reference(setting, data)
+                    after, said = study.finish(setting, folder, "--resume", data=data)
                     if wrong := differences(folder, expected):
                         fail(f"{what}, {sent.name}, resumed: {wrong} {said.strip()}")
                 shutil.rmtree(folder, ignore_errors=True)
@@ -510,7 +517,7 @@ def disk_study(study):
         "model.onnx": (["model.onnx"], lambda f: count(f, "verdict") == verdicts, "60s"),
         "summary.json": (["summary.json"], lambda f: (f / "model.onnx").exists(), "60s"),
         "report.html": (["report.html", "events.jsonl"], lambda f: (f / "summary.json").exists(), "60s"),
-        "a log": (["events.jsonl", "metrics.csv", "tfevents"], lambda f: count(f, "epoch") >= 1, "60s"),
+        "what comes next": (["events.jsonl", "metrics.csv", "tfevents", "latest.safetensors"], lambda f: count(f, "epoch") >= 1, "60s"),
     }
     too_late = {
         "model.onnx": lambda f: (f / "model.onnx").exists(),
@@ -534,7 +541,7 @@ def disk_study(study):
             fail(f"{what}: the moment was never met")
             continue
         disk.fill()
-        os.kill(process.pid, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=DEADLINE)
         verify_full(study, what, names, folder, process.returncode, said, expected)
         disk.free()
@@ -554,7 +561,7 @@ def disk_study(study):
         if not halt_when(process, lambda: count(folder, "epoch") >= 1):
             fail(f"{what}: the moment was never met")
         disk.fill()
-        os.kill(process.pid, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=DEADLINE)
         names = ["tfevents"] if name == "tensorboard" else [name]
         if process.returncode == code and name == "metrics.csv":

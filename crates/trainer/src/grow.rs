@@ -133,10 +133,10 @@ impl Controller<'_, '_> {
 
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
         if self.fixed.objective.has_choice(&self.fixed.network) {
-            let score = self.evaluator(&Growth::default())?.score(&self.fixed.train)?;
+            let score = self.evaluator(&Growth::default())?.score_unless(&self.fixed.train, self.run.interrupt)?;
             self.fixed.objective.fit_reading(&score, &self.fixed.train.target_tensor()?);
         }
-        let base = self.evaluator(&Growth::default())?.score(&self.fixed.val)?;
+        let base = self.evaluator(&Growth::default())?.score_unless(&self.fixed.val, self.run.interrupt)?;
         self.base_loss = self.reported(&base, &self.fixed.val)?;
         self.prove_dynamic_copy(&base)?;
         let resumed = checkpoint.is_some();
@@ -256,6 +256,7 @@ impl Controller<'_, '_> {
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
             trial: train.len(),
+            interrupt: self.run.interrupt,
         };
         let mut phase = NeuronPhase::start(trainer, &mut evaluator, setting)?;
         match interrupted {
@@ -357,7 +358,7 @@ impl Controller<'_, '_> {
         let path = self.folder.root().join(folder::MODEL);
         file::write(self.run.model, &patch, &path)?;
         let mut evaluator = self.evaluator(&state.best)?;
-        let after = evaluator.score(&self.fixed.val)?;
+        let after = evaluator.score_unless(&self.fixed.val, self.run.interrupt)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
         let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, after.width())?;
         let tract = match self.run.second_runtime {
@@ -370,8 +371,8 @@ impl Controller<'_, '_> {
             (test, _) => test.clone(),
         };
         if let Some(test) = &test {
-            test_after = Some(evaluator.score(test)?);
-            test_before = Some(self.evaluator(&Growth::default())?.score(test)?);
+            test_after = Some(evaluator.score_unless(test, self.run.interrupt)?);
+            test_before = Some(self.evaluator(&Growth::default())?.score_unless(test, self.run.interrupt)?);
         }
         let metric = &self.fixed.objective.metric;
         let scores = |score: &Score, data: &Samples| Ok(Scores::new(metric, score, self.reported(score, data)?));
@@ -469,7 +470,7 @@ impl Controller<'_, '_> {
     }
 
     fn score(&self, growth: &Growth) -> Result<Score> {
-        self.evaluator(growth)?.score(&self.fixed.val)
+        self.evaluator(growth)?.score_unless(&self.fixed.val, self.run.interrupt)
     }
 
     fn parameters(&self, sets: &[DendriteSet]) -> usize {

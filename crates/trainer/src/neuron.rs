@@ -5,7 +5,7 @@
 //! training goes on until validation stalls for `patience` epochs, the best weights are reloaded and the rate drops, until it
 //! has dropped [`crate::schedule::DROPS`] times.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
 use dendrite_data::{Batch, Loader, Samples};
 use dendrite_onnx::Tensor;
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     anomaly::{Anomaly, locate},
-    error::Result,
+    error::{Error, Result},
     evaluate::{Evaluator, Score},
     metric::Metric,
     network::{Growth, Network},
@@ -124,6 +124,8 @@ pub struct Setting<'a> {
     pub floor: f64,
     /// Samples that a learning-rate trial sees, at most.
     pub trial: usize,
+    /// Set when scoring is to stop.
+    pub interrupt: &'a AtomicBool,
 }
 
 /// How one pass over the training data went.
@@ -180,7 +182,7 @@ impl<'a> NeuronPhase<'a> {
 
     fn score(&mut self, state: &[Tensor]) -> Result<Score> {
         self.evaluator.set_weights(&self.trainer.weights(state))?;
-        self.evaluator.score(self.setting.val)
+        self.evaluator.score_unless(self.setting.val, self.setting.interrupt)
     }
 
     /// The order of an epoch, and the number by which its random changes of data are drawn.
@@ -249,7 +251,10 @@ impl<'a> NeuronPhase<'a> {
                 }
             }
             let state = self.trainer.state()?;
-            let score = self.score(&state)?;
+            let score = match self.score(&state) {
+                Err(Error::Interrupted) => return Ok(None),
+                scored => scored?,
+            };
             match &best {
                 Some((_, found)) if !better(&metric, &score, found) => break,
                 _ if score.loss.is_finite() => best = Some((*rate, score)),
@@ -301,7 +306,14 @@ impl<'a> NeuronPhase<'a> {
             }
             Pass::Done => {
                 let state = self.trainer.state()?;
-                let score = self.score(&state)?;
+                let score = match self.score(&state) {
+                    // All steps are done: what goes on from here has only to score.
+                    Err(Error::Interrupted) => {
+                        self.progress.cursor = cursor;
+                        return Ok(Advance::Paused);
+                    }
+                    scored => scored?,
+                };
                 let report = EpochReport {
                     epoch: self.progress.epoch + 1,
                     lr,
