@@ -5,8 +5,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    thread,
-    time::Duration,
 };
 
 fn repository(path: &str) -> PathBuf {
@@ -104,29 +102,6 @@ fn a_fixed_batch_file_goes_in_as_it_is_and_keeps_its_form() {
     let graph = |m: &dendrite_onnx::Model| m.proto().graph.clone().unwrap();
     assert_eq!(graph(&before).output, graph(&after).output);
     assert_eq!(graph(&before).input[0], graph(&after).input[0]);
-}
-
-#[test]
-fn a_killed_run_resumes_to_the_same_bytes() {
-    let scratch = tempfile::tempdir().unwrap();
-    let options = [&["--method", "hybrid"], &SHORT[2..]].concat();
-    let undisturbed = scratch.path().join("undisturbed");
-    run(grow("jv_cnn4", "japanese-vowels", &undisturbed, &options));
-    let expected = fs::read(undisturbed.join("model.onnx")).unwrap();
-    for (attempt, delay) in [60u64, 250, 400, 700, 1000].into_iter().enumerate() {
-        let folder = scratch.path().join(format!("killed_{attempt}"));
-        let mut child = grow("jv_cnn4", "japanese-vowels", &folder, &options).spawn().unwrap();
-        thread::sleep(Duration::from_millis(delay));
-        let _ = child.kill();
-        let finished = child.wait().unwrap().success();
-        if !finished {
-            let resumed = run(grow("jv_cnn4", "japanese-vowels", &folder, &[&options[..], &["--resume"]].concat()));
-            assert_ne!(resumed.status.code(), Some(2), "{resumed:?}");
-        }
-        assert!(fs::read(folder.join("model.onnx")).unwrap() == expected, "killed after {delay} ms");
-        let events = |folder: &Path| fs::read_to_string(folder.join("metrics.csv")).unwrap();
-        assert_eq!(events(&folder), events(&undisturbed), "killed after {delay} ms");
-    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub fn write(model: &Model, patch: &Patch, path: impl AsRef<Path>) -> Result<()>
     let folder = folder_of(path);
     let mut targets = vec![place(path)?];
     let files = external_files(model)?;
-    refuse_foreign(path, &folder, &files)?;
+    refuse_foreign(path, &folder, &files, &writes)?;
     for (location, (source, contents)) in files {
         let target = folder.join(&location);
         if let Some(parent) = target.parent() {
@@ -60,15 +60,37 @@ pub fn write(model: &Model, patch: &Patch, path: impl AsRef<Path>) -> Result<()>
     write_bytes(path, &bytes)
 }
 
-/// Fail if a data file would replace one that neither holds the same nor belongs to the model that is being replaced.
-fn refuse_foreign(path: &Path, folder: &Path, files: &BTreeMap<PathBuf, (PathBuf, bytes::Bytes)>) -> Result<()> {
+/// Fail if a data file would replace one that neither holds the same, before or after `writes`, nor belongs to the model that
+/// is being replaced. A process that ended between the data and the model leaves the data as they are after `writes`.
+fn refuse_foreign(
+    path: &Path,
+    folder: &Path,
+    files: &BTreeMap<PathBuf, (PathBuf, bytes::Bytes)>,
+    writes: &[ExternalWrite],
+) -> Result<()> {
     let differs = |location: &Path, (source, contents): &(PathBuf, bytes::Bytes)| -> Result<bool> {
         let target = folder.join(location);
         if !target.exists() || place(&target)? == place(source)? {
             return Ok(false);
         }
-        let same_size = target.metadata().is_ok_and(|m| m.len() == contents.len() as u64);
-        Ok(!same_size || fs::read(&target).map_err(io_error(&target))? != *contents)
+        if target.metadata().is_ok_and(|m| m.len() != contents.len() as u64) {
+            return Ok(true);
+        }
+        let mut there = fs::read(&target).map_err(io_error(&target))?;
+        if there == *contents {
+            return Ok(false);
+        }
+        for write in writes.iter().filter(|w| w.location == location) {
+            let start = usize::try_from(write.offset).unwrap_or(usize::MAX);
+            let range = start..start.saturating_add(write.bytes.len());
+            let (Some(found), Some(original)) = (there.get_mut(range.clone()), contents.get(range)) else {
+                return Ok(true);
+            };
+            if *found == *write.bytes {
+                found.copy_from_slice(original);
+            }
+        }
+        Ok(there != *contents)
     };
     let mut replaced = None;
     for (location, file) in files {
@@ -139,6 +161,14 @@ pub fn write_with(path: &Path, contents: impl FnOnce(&mut File) -> io::Result<()
         return Err(Error::Io { path: path.to_owned(), source });
     }
     sync_folder(&folder_of(path))
+}
+
+/// Whether a file is called like those that [`write_with`] writes to until they are whole. One that is there when nothing is
+/// being written was left by a process that was killed.
+pub fn is_temporary(name: &str) -> bool {
+    let number = |part: Option<&str>| part.is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    let mut parts = name.rsplit('.');
+    name.starts_with('.') && parts.next() == Some("tmp") && number(parts.next()) && number(parts.next())
 }
 
 /// A new file under a name of its own in the folder of `path`.

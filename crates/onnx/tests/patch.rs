@@ -373,6 +373,16 @@ fn the_data_of_another_model_are_not_replaced() {
     assert_eq!(fs::read(to.path().join("data/weights.bin")).unwrap(), b"another model's");
     assert!(!target.exists());
 
+    // Data that were written for this very model, before the process ended, are no other model's.
+    let mut data = fs::read(from.path().join("data/weights.bin")).unwrap();
+    data[64..80].copy_from_slice(float(&[2, 2], 5.0).bytes());
+    fs::write(to.path().join("data/weights.bin"), &data).unwrap();
+    file::write(&model, &patch, &target).unwrap();
+    fs::remove_file(&target).unwrap();
+    data[64] ^= 1;
+    fs::write(to.path().join("data/weights.bin"), data).unwrap();
+    assert!(file::write(&model, &patch, &target).is_err());
+
     // A model that is replaced takes its data with it.
     fs::remove_file(to.path().join("data/weights.bin")).unwrap();
     file::write(&model, &patch, &target).unwrap();

@@ -18,6 +18,7 @@ use crate::{
     network::Growth,
     origin::Origin,
     schedule::{Progress, Turn},
+    summary,
 };
 
 /// Where a run stands.
@@ -51,8 +52,10 @@ pub struct PhaseSummary {
     /// Epochs.
     pub epochs: usize,
     /// Validation loss of the phase's best weights.
+    #[serde(deserialize_with = "summary::number")]
     pub val_loss: f64,
     /// Validation metric of the phase's best weights.
+    #[serde(deserialize_with = "summary::number")]
     pub val_metric: f64,
     /// Whether the model at the phase's end became the best one.
     pub kept: bool,

@@ -1,6 +1,8 @@
 //! Scores. One evaluation session serves every phase of a run, since weights as inputs and weights as initializers give
 //! different last bits: training graphs never score.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use dendrite_data::{Loader, Samples};
 use dendrite_onnx::{ElementType, Tensor};
 use dendrite_runtime::{Loop, Session, SessionOptions};
@@ -195,6 +197,11 @@ impl Evaluator {
 
     /// Score all of `samples`.
     pub fn score(&mut self, samples: &Samples) -> Result<Score> {
+        self.score_unless(samples, &AtomicBool::new(false))
+    }
+
+    /// Score all of `samples`, or fail with [`Error::Interrupted`] once `interrupt` is set.
+    pub fn score_unless(&mut self, samples: &Samples, interrupt: &AtomicBool) -> Result<Score> {
         let rows = samples.len();
         let mut score = Score {
             loss: 0.0,
@@ -209,6 +216,9 @@ impl Evaluator {
         let (mut losses, mut predictions, mut measured) = (Vec::new(), Vec::new(), Vec::new());
         // The last batch is filled up with its first row; what is computed for the filling is dropped.
         for batch in Loader::new(samples, self.batch, (0..rows).collect(), None)? {
+            if interrupt.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
             let batch = batch?;
             let count = batch.count;
             feed::write(&mut self.pass, samples, &batch, &self.target)?;

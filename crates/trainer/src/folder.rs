@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use dendrite_onnx::file::write_bytes;
+use dendrite_onnx::file::{self, write_bytes};
 use dendrite_report::tensorboard::Board;
 
 use crate::{
@@ -53,6 +53,14 @@ impl Log {
     fn open(root: &Path, name: &'static str, length: u64) -> Result<Self> {
         let path = root.join(name);
         let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(Error::io(&path))?;
+        let there = file.metadata().map_err(Error::io(&path))?.len();
+        if there < length {
+            return Err(Error::Checkpoint {
+                path,
+                reason: format!("it has {there} bytes, and the checkpoint stands for {length}"),
+                hint: "put back the file that the run wrote, or start anew in another folder".to_owned(),
+            });
+        }
         file.set_len(length).map_err(Error::io(&path))?;
         drop(file);
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
@@ -124,17 +132,19 @@ impl RunFolder {
 
     /// The folder of a run that goes on; its logs are cut to `lengths`.
     pub fn open(root: &Path, lengths: &[(String, u64)]) -> Result<Self> {
+        Self::tidy(root);
         let length = |name: &str| lengths.iter().find(|(n, _)| n == name).map_or(0, |(_, l)| *l);
         let events = Log::open(root, EVENTS, length(EVENTS))?;
         let metrics = Log::open(root, METRICS, length(METRICS))?;
         let known = lengths.iter().find(|(name, _)| name.starts_with(TENSORBOARD));
-        let board = match known {
+        let mut board = match known {
             Some((name, length)) => {
                 let told = fs::read_to_string(&events.path).map_err(Error::io(&events.path))?;
                 Board::resume(&root.join(name), *length, &told)?
             }
             None => Board::create(&root.join(TENSORBOARD))?,
         };
+        remove_other_boards(board.writer().path());
         Ok(RunFolder { root: root.to_owned(), events, metrics, board, made: Vec::new() })
     }
 
@@ -202,6 +212,13 @@ impl RunFolder {
         }
     }
 
+    /// Remove what a run that was killed in the middle of writing a file left of it. What cannot be removed is only untidy.
+    pub fn tidy(root: &Path) {
+        for folder in [root.to_owned(), root.join("checkpoints")] {
+            remove_files(&folder, file::is_temporary);
+        }
+    }
+
     /// Remove the checkpoint of a finished run.
     pub fn remove_checkpoint(&self) -> Result<()> {
         let path = Self::checkpoint(&self.root);
@@ -209,6 +226,25 @@ impl RunFolder {
             fs::remove_file(&path).map_err(Error::io(&path))?;
         }
         Ok(())
+    }
+}
+
+/// Remove the event files beside the one at `path`: TensorBoard would show what a run told before it began anew together with
+/// what it told since.
+fn remove_other_boards(path: &Path) {
+    if let (Some(folder), Some(own)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) {
+        remove_files(folder, |name| {
+            name != own && name.starts_with("events.out.tfevents.") && name.contains(".dendrite")
+        });
+    }
+}
+
+/// Remove the files of `folder` whose names are `unwanted`, as far as that can be done.
+fn remove_files(folder: &Path, unwanted: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&unwanted) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -83,6 +83,7 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     if run.resume
         && let Some(summary) = RunFolder::complete(run.folder)?
     {
+        RunFolder::tidy(run.folder);
         return Ok(Outcome { improved: summary.improved(), summary });
     }
     let path = RunFolder::checkpoint(run.folder);
@@ -147,10 +148,10 @@ impl Controller<'_, '_> {
             // Evenly spread, so that sorted data show all their classes.
             let rows: Vec<usize> = (0..READING_ROWS).map(|i| i * train.len() / READING_ROWS).collect();
             let some = if train.len() > READING_ROWS { train.select(&rows)? } else { train.clone() };
-            let score = self.evaluator(&Growth::default())?.score(&some)?;
+            let score = self.evaluator(&Growth::default())?.score_unless(&some, self.run.interrupt)?;
             self.fixed.objective.fit_reading(&score, &some.target_tensor()?);
         }
-        let base = self.evaluator(&Growth::default())?.score(&self.fixed.val)?;
+        let base = self.evaluator(&Growth::default())?.score_unless(&self.fixed.val, self.run.interrupt)?;
         self.base_loss = self.reported(&base, &self.fixed.val)?;
         self.prove_dynamic_copy(&base)?;
         let resumed = checkpoint.is_some();
@@ -192,6 +193,10 @@ impl Controller<'_, '_> {
         };
         let cycles = self.fixed.plan.cycles;
         let mut turn = Some(state.position.turn).filter(|t| t.cycle <= cycles);
+        if turn.is_none() && !resumed {
+            // No phase comes that would save one, and a summary without a checkpoint means that everything was written.
+            self.save(&mut state, None)?;
+        }
         while let Some(current) = turn {
             state.position.turn = current;
             if interrupted_phase.is_none() {
@@ -268,6 +273,7 @@ impl Controller<'_, '_> {
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
             trial: train.len(),
+            interrupt: self.run.interrupt,
         };
         let mut phase = NeuronPhase::start(trainer, &mut evaluator, setting)?;
         match interrupted {
@@ -281,10 +287,13 @@ impl Controller<'_, '_> {
             let saved = self.saved;
             let due = move || saved.elapsed() >= interval;
             let stopping = move || interrupt.load(Ordering::Relaxed);
+            // A pause begins the search for the learning rate anew. One for every checkpoint would begin it for ever where it
+            // takes longer than from one checkpoint to the next.
+            let searching = phase.progress.lr.is_none();
             let observer = &mut *self.run.observer;
             let advance = phase.advance(&mut |done, steps| {
                 observer(&Event::Progress { done, steps });
-                stopping() || due()
+                stopping() || (!searching && due())
             })?;
             let ended = match advance {
                 Advance::Epoch(report) => {
@@ -298,7 +307,7 @@ impl Controller<'_, '_> {
                 Advance::Paused => false,
                 Advance::Ended => true,
             };
-            if ended || until.is_some_and(|until| self.seconds() > until) {
+            if ended || (!searching && until.is_some_and(|until| self.seconds() > until)) {
                 break;
             }
             if stopping() || due() {
@@ -366,7 +375,7 @@ impl Controller<'_, '_> {
         let path = self.folder.root().join(folder::MODEL);
         file::write(self.run.model, &patch, &path)?;
         let mut evaluator = self.evaluator(&state.best)?;
-        let after = evaluator.score(&self.fixed.val)?;
+        let after = evaluator.score_unless(&self.fixed.val, self.run.interrupt)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
         let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, after.width())?;
         let tract = match self.run.second_runtime {
@@ -379,8 +388,8 @@ impl Controller<'_, '_> {
             (test, _) => test.clone(),
         };
         if let Some(test) = &test {
-            test_after = Some(evaluator.score(test)?);
-            test_before = Some(self.evaluator(&Growth::default())?.score(test)?);
+            test_after = Some(evaluator.score_unless(test, self.run.interrupt)?);
+            test_before = Some(self.evaluator(&Growth::default())?.score_unless(test, self.run.interrupt)?);
         }
         let metric = &self.fixed.objective.metric;
         let scores = |score: &Score, data: &Samples| Ok(Scores::new(metric, score, self.reported(score, data)?));
@@ -478,7 +487,7 @@ impl Controller<'_, '_> {
     }
 
     fn score(&self, growth: &Growth) -> Result<Score> {
-        self.evaluator(growth)?.score(&self.fixed.val)
+        self.evaluator(growth)?.score_unless(&self.fixed.val, self.run.interrupt)
     }
 
     fn parameters(&self, sets: &[DendriteSet]) -> usize {

@@ -5,7 +5,7 @@
 //! training goes on until validation stalls for `patience` epochs, the best weights are reloaded and the rate drops, until it
 //! has dropped [`crate::schedule::DROPS`] times.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
 use dendrite_data::{Augment, Batch, Loader, Samples};
 use dendrite_onnx::Tensor;
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     anomaly::{Anomaly, locate},
-    error::Result,
+    error::{Error, Result},
     evaluate::{Evaluator, Score},
     metric::Metric,
     network::{Growth, Network},
@@ -98,7 +98,7 @@ pub enum Advance {
     Epoch(EpochReport),
     /// A step went wrong; the phase has fallen back to its best weights and a lower rate, or ended.
     Trouble(Trouble),
-    /// It paused within an epoch, as it was asked to.
+    /// It paused within an epoch, as it was asked to, or before the first one, the learning rate being found.
     Paused,
     /// The phase has ended.
     Ended,
@@ -127,6 +127,8 @@ pub struct Setting<'a> {
     pub floor: f64,
     /// Samples that a learning-rate trial sees, at most.
     pub trial: usize,
+    /// Set when scoring is to stop.
+    pub interrupt: &'a AtomicBool,
 }
 
 /// How one pass over the training data went.
@@ -183,7 +185,7 @@ impl<'a> NeuronPhase<'a> {
 
     fn score(&mut self, state: &[Tensor]) -> Result<Score> {
         self.evaluator.set_weights(&self.trainer.weights(state))?;
-        self.evaluator.score(self.setting.val)
+        self.evaluator.score_unless(self.setting.val, self.setting.interrupt)
     }
 
     /// The order of an epoch, and the number by which its random changes of data are drawn.
@@ -252,7 +254,10 @@ impl<'a> NeuronPhase<'a> {
                 }
             }
             let state = self.trainer.state()?;
-            let score = self.score(&state)?;
+            let score = match self.score(&state) {
+                Err(Error::Interrupted) => return Ok(None),
+                scored => scored?,
+            };
             match &best {
                 Some((_, found)) if !better(&metric, &score, found) => break,
                 _ if score.loss.is_finite() => best = Some((*rate, score)),
@@ -263,8 +268,8 @@ impl<'a> NeuronPhase<'a> {
         Ok(Some(best.map_or(rates[rates.len() - 1], |(rate, _)| rate)))
     }
 
-    /// Train on until an epoch is over, `pause` asks for a pause, or the phase ends. A pause within the search for a learning
-    /// rate begins it anew.
+    /// Train on until an epoch is over, `pause` asks for a pause, the learning rate is found, or the phase ends. A pause
+    /// within the search for a learning rate begins it anew.
     pub fn advance(&mut self, pause: &mut Pause) -> Result<Advance> {
         if self.progress.done {
             return Ok(Advance::Ended);
@@ -272,13 +277,12 @@ impl<'a> NeuronPhase<'a> {
         let lr = match self.progress.lr {
             Some(lr) => lr,
             None => {
-                let Some(lr) = self.search_rate(pause)? else {
+                self.progress.lr = self.search_rate(pause)?;
+                if self.progress.lr.is_none() {
                     let start = self.trainer.fresh_state(&self.best);
                     self.trainer.set_state(&start)?;
-                    return Ok(Advance::Paused);
-                };
-                self.progress.lr = Some(lr);
-                lr
+                }
+                return Ok(Advance::Paused);
             }
         };
         let order = self.order(self.progress.epoch as u64 + 1);
@@ -305,7 +309,14 @@ impl<'a> NeuronPhase<'a> {
             }
             Pass::Done => {
                 let state = self.trainer.state()?;
-                let score = self.score(&state)?;
+                let score = match self.score(&state) {
+                    // All steps are done: what goes on from here has only to score.
+                    Err(Error::Interrupted) => {
+                        self.progress.cursor = cursor;
+                        return Ok(Advance::Paused);
+                    }
+                    scored => scored?,
+                };
                 let report = EpochReport {
                     epoch: self.progress.epoch + 1,
                     lr,

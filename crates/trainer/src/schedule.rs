@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metric::Metric;
+use crate::{metric::Metric, summary};
 
 /// Times the learning rate drops before the phase ends.
 pub const DROPS: usize = 3;
@@ -39,6 +39,7 @@ pub struct Progress {
     /// Optimizer steps since the moments were zero.
     pub steps: u64,
     /// Loss and metric of the best weights of the phase, once there are any.
+    #[serde(deserialize_with = "summary::numbers")]
     pub best: Option<(f64, f64)>,
     /// Whether the phase has ended.
     pub done: bool,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{checkpoint::PhaseSummary, evaluate::Score, metric::Metric};
 
@@ -64,7 +64,7 @@ pub struct Side {
 /// Metric and loss by name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Scores(pub BTreeMap<String, f64>);
+pub struct Scores(#[serde(deserialize_with = "scores")] pub BTreeMap<String, f64>);
 
 impl Scores {
     /// The scores to report; `loss` as users know it, whatever trained.
@@ -83,10 +83,45 @@ impl Scores {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Parity {
     /// In ONNX Runtime.
+    #[serde(deserialize_with = "number")]
     pub ort: f64,
     /// In tract; `null` if it did not run the file.
     pub tract: Option<f64>,
     /// Why tract did not run the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tract_reason: Option<String>,
+}
+
+/// A number. JSON has no infinity and no NaN: they are written as `null`, and read as NaN.
+pub(crate) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// Two numbers, if they are there.
+pub(crate) fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Option<(f64, f64)>, D::Error> {
+    let found = Option::<(Option<f64>, Option<f64>)>::deserialize(from)?;
+    Ok(found.map(|(a, b)| (a.unwrap_or(f64::NAN), b.unwrap_or(f64::NAN))))
+}
+
+/// Numbers by name.
+fn scores<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let found = BTreeMap::<String, Option<f64>>::deserialize(from)?;
+    Ok(found.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_back_as_they_were_and_those_json_does_not_have_as_nan() -> Result<(), serde_json::Error> {
+        // The second is read with another last bit by a parser that does not care.
+        for value in [0.1, 1.0 / 71.0, f64::INFINITY, f64::NAN, f64::MIN_POSITIVE] {
+            let written = Scores(BTreeMap::from([("loss".to_owned(), value)]));
+            let read: Scores = serde_json::from_str(&serde_json::to_string(&written)?)?;
+            let expected = if value.is_finite() { value } else { f64::NAN };
+            assert_eq!(read.0["loss"].to_bits(), expected.to_bits());
+        }
+        Ok(())
+    }
 }

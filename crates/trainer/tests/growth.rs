@@ -184,7 +184,9 @@ impl Parts {
         let trainer = Trainer::new(self.context(options, &session), growth, names).unwrap();
         let floor = self.score(growth, options).metric;
         let (train, val, trial) = (&self.train, &self.val, self.train.len());
-        let setting = Setting { train, val, options, augment: None, session: &session, place: [1, 0], floor, trial };
+        let interrupt = &AtomicBool::new(false);
+        let place = [1, 0];
+        let setting = Setting { train, val, options, augment: None, session: &session, place, floor, trial, interrupt };
         let mut phase = NeuronPhase::start(trainer, &mut evaluator, setting).unwrap();
         while !matches!(phase.advance(&mut |_, _| false).unwrap(), Advance::Ended) {}
         phase.best_score.unwrap().loss

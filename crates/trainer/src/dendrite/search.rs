@@ -1,6 +1,6 @@
 //! The search for one set at one site: random candidates, their training, and exact scores.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dendrite_autodiff::optimizer::{Algorithm, Optimizer};
 use dendrite_onnx::{ElementType, Tensor, ValueId};
@@ -108,10 +108,7 @@ impl<'a> Search<'a> {
         if epochs > 0 {
             let mut training = Training::new(self, &current)?;
             for _ in 0..epochs {
-                if self.context.interrupt.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
-                training.epoch(self.data, self.batch, rng)?;
+                training.epoch(self.data, self.batch, self.context.interrupt, rng)?;
                 current = training.tensors(&self.names)?;
                 let sums = self.sums(&current)?;
                 let strengths = self.strengths(&sums);
@@ -209,6 +206,7 @@ impl<'a> Search<'a> {
         let all: Vec<usize> = (0..samples).collect();
         let (mut buffer, mut read) = (Vec::new(), Vec::new());
         for rows in all.chunks(self.batch) {
+            stop_if(self.context.interrupt)?;
             write_site_batch(&mut self.score, self.data, rows, self.batch, &mut buffer)?;
             self.score.step()?;
             let mut count = [0.0];
@@ -306,11 +304,12 @@ impl Training {
     }
 
     /// One pass over the samples in a new order. A last batch that is not full is left out: it comes first another time.
-    fn epoch(&mut self, data: &SiteData, batch: usize, rng: &mut ChaCha8Rng) -> Result<()> {
+    fn epoch(&mut self, data: &SiteData, batch: usize, interrupt: &AtomicBool, rng: &mut ChaCha8Rng) -> Result<()> {
         let mut order: Vec<usize> = (0..data.input.shape()[0]).collect();
         order.shuffle(rng);
         let mut buffer = Vec::new();
         for rows in order.chunks_exact(batch) {
+            stop_if(interrupt)?;
             write_site_batch(&mut self.step, data, rows, batch, &mut buffer)?;
             self.steps += 1;
             self.step.write_f32(&self.count, &[self.steps as f32])?;
@@ -328,6 +327,11 @@ impl Training {
         tensors.retain(|name, _| names.iter().any(|(n, _)| n == name));
         Ok(tensors)
     }
+}
+
+/// Fail with [`Error::Interrupted`] once `interrupt` is set.
+fn stop_if(interrupt: &AtomicBool) -> Result<()> {
+    if interrupt.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// The pool of a set under `options`: `gd` draws one candidate a dendrite, the others compete.
