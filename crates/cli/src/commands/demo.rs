@@ -151,6 +151,11 @@ fn report(results: &[(Arm, Summary)], args: &Args, out: &Output) -> Result<Outco
             summary.parity.ort
         ))?;
     }
-    out.note("\nOn your own model: dendrite grow MODEL.onnx --train train.npz --val val.npz --test test.npz -o run");
+    let lies = args.output_folder.display();
+    out.note(format_args!(
+        "\nEach run as a page: {lies}/*/report.html. By hand: dendrite grow {lies}/letters.onnx --train {lies}/train.npz \\\n  \
+         --val {lies}/val.npz --test {lies}/test.npz -o run"
+    ));
+    out.note("On your own model: dendrite grow MODEL.onnx --train train.npz --val val.npz --test test.npz -o run");
     Ok(Outcome::Success)
 }
