@@ -1,10 +1,14 @@
 //! Mistakes about what is written, and about going on.
 
-use std::{fs, path::Path, sync::atomic::AtomicBool};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use dendrite_onnx::Model;
 use dendrite_runtime::SessionOptions;
-use dendrite_trainer::{DataSet, Error, Options, Preprocess, Run, grow};
+use dendrite_trainer::{DataSet, Error, Event, Options, Preprocess, Run, grow};
 use prost::Message;
 
 use crate::{
@@ -82,7 +86,7 @@ fn wider() -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// The checkpoint of a run on the usual files that was stopped at once.
+/// The checkpoint of a run on the usual files that was stopped in its first phase: before, there is none.
 fn interrupted(folder: &Path) -> Vec<u8> {
     fs::create_dir_all(folder).unwrap();
     let path = |name: &str| folder.join(name);
@@ -91,6 +95,7 @@ fn interrupted(folder: &Path) -> Vec<u8> {
     fs::write(path("val.npz"), classes(20)).unwrap();
     let open = |name: &str| DataSet::open(path(name), &Preprocess::default()).unwrap();
     let (train, val) = (open("train.npz"), open("val.npz"));
+    let interrupt = AtomicBool::new(false);
     let stopped = grow(&mut Run {
         model: &Model::open(path("model.onnx")).unwrap(),
         train: &train,
@@ -101,8 +106,12 @@ fn interrupted(folder: &Path) -> Vec<u8> {
         session: SessionOptions::default(),
         folder: &path("run"),
         resume: false,
-        interrupt: &AtomicBool::new(true),
-        observer: &mut |_| {},
+        interrupt: &interrupt,
+        observer: &mut |event| {
+            if matches!(event, Event::PhaseStarted { .. }) {
+                interrupt.store(true, Ordering::Relaxed);
+            }
+        },
         second_runtime: None,
     });
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
