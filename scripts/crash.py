@@ -26,7 +26,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-COMMON = "--threads 1 --quiet --batch 1000"
+COMMON = "--threads 1 --quiet"
 ROWS = 500_000
 LAYER = "--method hybrid --connect layer --width 8 --dendrites 2 --epochs 12 --lr 0.01"
 # name: options. Those of every setting but `search` say where the learning rate starts, which is then not searched for.
@@ -35,6 +35,8 @@ SETTINGS = {
     "pb": "--method pb --dendrites 2 --epochs 8 --lr 0.01",
     "search": "--method hybrid --connect layer --width 4 --dendrites 1 --epochs 6",
     "augmented": f"{LAYER} --set augment.noise=0.05 --no-finetune-first",
+    # Many steps an epoch: what a resume has to carry over of an epoch under way adds up.
+    "steps": "--dendrites 0 --epochs 3 --lr 0.01 --batch 50",
     "scoring": "--dendrites 0 --epochs 3 --lr 0.01",
     "controls": "--method hybrid --connect layer --width 4 --dendrites 1 --epochs 6 --lr 0.01 --controls all",
 }
@@ -206,6 +208,8 @@ class Study:
 
     def command(self, setting, folder, *more, data=None):
         options = SETTINGS.get(setting, setting).split()
+        if "--batch" not in options:
+            options += ["--batch", "1000"]
         parts = [self.binary, "grow", self.model, *(data or self.data), "-o", folder, *COMMON.split(), *options, *more]
         return [str(part) for part in parts]
 
@@ -375,6 +379,27 @@ def kill_study(study, kills, rng):
         fail(f"only {worst} of {total} kills were inside a save or a restructure")
 
 
+def chain_study(study, rng):
+    """One run that is killed again and again until it ends, a checkpoint after every step."""
+    expected, code, _ = study.reference("steps")
+    folder, times = study.scratch / "chain", 0
+    while True:
+        more = ["--checkpoint-every", "0s"] + (["--resume"] if times else [])
+        process = study.start("steps", folder, *more)
+        try:
+            process.communicate(timeout=rng.uniform(0.4, 0.8))
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            times += 1
+    wrong = differences(folder, expected)
+    if wrong or process.returncode != code:
+        fail(f"killed {times} times in a row: exit {process.returncode}, {wrong}")
+    else:
+        print(f"  one run killed {times} times in a row: same bytes", flush=True)
+
+
 # Ctrl-C.
 
 
@@ -415,7 +440,7 @@ def signal_study(study, rng):
         ("restructure", "hybrid", None, "dendrite", (0.0, 0.02)),
         ("learning-rate search", "search", None, "finetune", (0.0, 0.1)),
         ("large epoch", LAYER, big, "finetune", long),
-        ("large validation", "scoring", scored, "finetune", long),
+        ("large validation", "scoring", scored, "finetune", (0.0, 0.3)),
         ("large validation, learning-rate search", f"{SETTINGS['search']} --tries 1", scored, "finetune", long),
         ("large learning-rate search", f"{SETTINGS['search']} --tries 1", big, "finetune", long),
         ("large dendrite phase", dendrites, big, "dendrite", (0.0, 6.0)),
@@ -654,6 +679,7 @@ def main():
     try:
         if arguments.only in (None, "kills"):
             kill_study(study, arguments.kills, rng)
+            chain_study(study, rng)
         if arguments.only in (None, "signals"):
             signal_study(study, rng)
         if arguments.only in (None, "disk"):

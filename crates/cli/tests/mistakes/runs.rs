@@ -86,7 +86,7 @@ fn wider() -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// The checkpoint of a run on the usual files that was stopped in its first step of training.
+/// The checkpoint of a run on the usual files that was stopped in its first phase: before, there is none.
 fn interrupted(folder: &Path) -> Vec<u8> {
     fs::create_dir_all(folder).unwrap();
     let path = |name: &str| folder.join(name);
@@ -95,7 +95,7 @@ fn interrupted(folder: &Path) -> Vec<u8> {
     fs::write(path("val.npz"), classes(20)).unwrap();
     let open = |name: &str| DataSet::open(path(name), &Preprocess::default()).unwrap();
     let (train, val) = (open("train.npz"), open("val.npz"));
-    let stop = AtomicBool::new(false);
+    let interrupt = AtomicBool::new(false);
     let stopped = grow(&mut Run {
         model: &Model::open(path("model.onnx")).unwrap(),
         train: &train,
@@ -106,8 +106,12 @@ fn interrupted(folder: &Path) -> Vec<u8> {
         session: SessionOptions::default(),
         folder: &path("run"),
         resume: false,
-        interrupt: &stop,
-        observer: &mut |event| stop.store(matches!(event, Event::Progress { .. }), Ordering::Relaxed),
+        interrupt: &interrupt,
+        observer: &mut |event| {
+            if matches!(event, Event::PhaseStarted { .. }) {
+                interrupt.store(true, Ordering::Relaxed);
+            }
+        },
         second_runtime: None,
     });
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
