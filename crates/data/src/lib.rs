@@ -49,5 +49,6 @@ pub use error::{Error, Result};
 pub use loader::{Batch, Loader};
 pub use names::nearest;
 pub use preprocess::{Channels, Classes, Filter, Layout, PerChannel, Preprocess, Resize, Size};
+pub use random::generator;
 pub use request::{Input, Request};
 pub use samples::{Field, Samples};

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The generator for one place: the seed and any numbers that tell the place (epoch, sample, ...).
-pub(crate) fn generator(seed: u64, place: &[u64]) -> ChaCha8Rng {
+pub fn generator(seed: u64, place: &[u64]) -> ChaCha8Rng {
     // SplitMix64's finaliser mixes each number in; equal places give equal streams, neighbours unrelated ones.
     let mixed = place.iter().fold(seed, |state, number| {
         let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(number.wrapping_mul(0xbf58_476d_1ce4_e5b9));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dendrite_data::{DataSet, Samples};
-use dendrite_onnx::{Model, Patch, Tensor, file};
+use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_macs};
 use dendrite_runtime::{Session, SessionOptions};
 use dendrites::{DendriteSet, Plan, fragment};
 
@@ -20,8 +20,9 @@ use crate::{
     evaluate::{Evaluator, Score},
     events::Event,
     export::{self, Lineage},
+    feed,
     folder::{self, RunFolder},
-    network::Growth,
+    network::{Growth, Network},
     neuron::{Advance, NeuronPhase, Setting, changeable_names, trained_names},
     objective::{Context, Reading},
     options::Options,
@@ -33,6 +34,9 @@ use crate::{
 
 /// Samples from which it is told how the loss reads predictions.
 const READING_ROWS: usize = 1 << 14;
+/// Multiply-accumulates of the forward pass that an epoch of a learning-rate trial may take, and the steps it takes at least.
+const TRIAL_MACS: u64 = 200_000_000_000;
+const FEWEST_TRIAL_STEPS: usize = 16;
 /// How far the dynamic copy of a fixed-batch model may be from the file, relative.
 const COPY_TOLERANCE: f64 = 1e-5;
 
@@ -272,7 +276,7 @@ impl Controller<'_, '_> {
             session: &session,
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
-            trial: train.len(),
+            trial: self.trial_rows()?,
             interrupt: self.run.interrupt,
         };
         let mut phase = NeuronPhase::start(trainer, &mut evaluator, setting)?;
@@ -500,6 +504,18 @@ impl Controller<'_, '_> {
         self.folder.record(&event)?;
         (self.run.observer)(&event);
         Ok(())
+    }
+
+    /// Samples of a learning-rate trial: all of them, unless the model is so large that a trial would take minutes. The work
+    /// decides, not the time, so that every machine does the same.
+    fn trial_rows(&self) -> Result<usize> {
+        let Fixed { network, train, .. } = &self.fixed;
+        let mut graph = network.graph.clone();
+        Network::bind_shapes(&mut graph, &feed::shapes(train, 1))?;
+        let Some(macs) = model_macs(&graph) else { return Ok(train.len()) };
+        let fitting = usize::try_from(TRIAL_MACS / macs.max(1)).unwrap_or(usize::MAX);
+        let fewest = FEWEST_TRIAL_STEPS * self.run.options.batch_for(train.len());
+        Ok(fitting.max(fewest).min(train.len()))
     }
 
     /// The second at which the phase of `cycle` has used up its share of what is left of the budget: a part for every phase
