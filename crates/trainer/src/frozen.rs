@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dendrite_data::{Augment, Loader, Samples};
-use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor, ValueId, batch::reachable, ops::cost::model_macs};
+use dendrite_onnx::{ElementType, Graph, Shape, Tensor, ValueId, batch::reachable, ops::cost::model_macs};
 use dendrite_runtime::{Loop, Session, SessionOptions, infer_shapes};
 
 use crate::{
@@ -54,7 +54,10 @@ impl Frozen {
         let mut bound = network.graph.clone();
         Network::bind_shapes(&mut bound, &feed::shapes(first, BATCH))?;
         let live = live(&bound, network, trained, sites);
-        let Some((border, live)) = settle(&bound, live) else { return Ok(None) };
+        // A first axis is that of the samples if it follows their number: an axis of its own may be as long as one batch.
+        let mut other = network.graph.clone();
+        Network::bind_shapes(&mut other, &feed::shapes(first, BATCH - 1))?;
+        let Some((border, live)) = settle(&bound, &other, live) else { return Ok(None) };
         let behind = behind(network, &border, &live)?;
         let saved = || -> Option<f64> {
             let mut part = bound.clone();
@@ -201,7 +204,9 @@ fn live(graph: &Graph, network: &Network, trained: &[String], sites: &[&str]) ->
 
 /// The values that the live nodes read of what is frozen. A value that has no row for each sample cannot be kept by sample:
 /// what computes it is counted among the live nodes. `None` where nothing is left before the border.
-fn settle(graph: &Graph, mut live: Vec<bool>) -> Option<(Vec<ValueId>, Vec<bool>)> {
+/// `other` is the graph for one sample less a batch.
+fn settle(graph: &Graph, other: &Graph, mut live: Vec<bool>) -> Option<(Vec<ValueId>, Vec<bool>)> {
+    let rows = |graph: &Graph, value: ValueId| graph.value(value).shape.as_ref()?.dim(0)?.known();
     let dependent = reachable(graph, &graph.inputs);
     loop {
         let mut border: Vec<ValueId> = Vec::new();
@@ -215,7 +220,9 @@ fn settle(graph: &Graph, mut live: Vec<bool>) -> Option<(Vec<ValueId>, Vec<bool>
             let facts = graph.value(value);
             let by_sample = dependent.contains(&value)
                 && facts.element_type.is_some_and(|t| t != ElementType::String)
-                && facts.shape.as_ref().is_some_and(|s| s.dim(0) == Some(&Dim::Known(BATCH)) && s.as_known().is_some());
+                && facts.shape.as_ref().is_some_and(|s| s.as_known().is_some())
+                && rows(graph, value) == Some(BATCH)
+                && rows(other, value) == Some(BATCH - 1);
             if by_sample {
                 border.push(value);
             } else {
