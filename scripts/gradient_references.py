@@ -306,6 +306,10 @@ def convolution():
     conv((1, 2, 21, 11), (2, 2, 2, 2), strides=[2, 1], pads=[1, 0, 0, 0])
     conv((1, 1, 14, 13), (1, 1, 3, 2), dilations=[2, 3], pads=[2, 1, 1, 2])
     conv((1, 4, 11, 10), (2, 2, 1, 2), group=2)
+    # Depthwise with long rows, and with dilations and steps that leave out the end.
+    conv((2, 2, 3, 30), (2, 1, 2, 2), group=2, pads=[1, 0, 0, 1])
+    conv((2, 2, 8, 7), (2, 1, 3, 2), group=2, strides=[2, 3], dilations=[2, 1], pads=[1, 0, 1, 1])
+    conv((1, 3, 6, 7), (3, 1, 2, 3), group=3, strides=[1, 2], dilations=[3, 2], pads=[2, 1, 0, 2])
 
     def transposed(x, w, bias=False, padding=None, **attributes):
         numpy = {k: v for k, v in attributes.items() if k not in ("auto_pad", "output_shape")}

@@ -9,8 +9,8 @@ use dendrite_autodiff::{
     optimizer::{Algorithm, Optimizer},
 };
 use dendrite_data::{Batch, Samples};
-use dendrite_onnx::{ElementType, Graph, Tensor, ValueId};
-use dendrite_runtime::{Loop, Session, StateSlot};
+use dendrite_onnx::{ElementType, Graph, Tensor, ValueId, padding::absorb_padding};
+use dendrite_runtime::{Loop, Session, StateSlot, fold_integers};
 use dendrites::{
     Weights,
     fragment::{Reading, stop_value},
@@ -78,6 +78,8 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
     let reading = if perforated { Reading::Perforated } else { Reading::Direct };
     let mut graph = network.grown(growth, reading)?;
     network.bind(&mut graph, &feed::shapes(samples, batch))?;
+    fold_integers(&mut graph)?;
+    absorb_padding(&mut graph);
     let stops: HashSet<ValueId> = if perforated {
         network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
     } else {
