@@ -18,6 +18,9 @@ use crate::{
     request::Request,
 };
 
+/// Bytes of a block of targets.
+const TARGET_BLOCK: usize = 1 << 20;
+
 /// One input of the model, or the target, as the samples give it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
@@ -291,6 +294,17 @@ impl Samples {
         self.whole(self.target_slot()?)
     }
 
+    /// The target in blocks of rows from first to last, each of about a megabyte, so that what is read at a time does not
+    /// grow with the data.
+    pub fn target_blocks(&self) -> impl Iterator<Item = Result<Tensor>> + '_ {
+        let row_bytes = self.target().map_or(1, Field::row_bytes);
+        let rows = (TARGET_BLOCK / row_bytes.max(1)).max(1);
+        (0..self.len()).step_by(rows).map(move |first| {
+            let rows: Vec<usize> = (first..self.len().min(first + rows)).collect();
+            self.rows_of(self.target_slot()?, &rows)
+        })
+    }
+
     /// The weights of all samples, if the data set has any.
     pub fn weights(&self) -> Result<Option<Vec<f32>>> {
         let Some(slot) = &self.inner.weight else { return Ok(None) };
@@ -302,10 +316,14 @@ impl Samples {
             return Ok(tensor.clone());
         }
         let rows: Vec<usize> = (0..self.len()).collect();
+        self.rows_of(slot, &rows)
+    }
+
+    fn rows_of(&self, slot: &Slot, rows: &[usize]) -> Result<Tensor> {
         let len = slot.field.row_bytes().checked_mul(rows.len());
         let len = len.ok_or_else(|| self.error(format!("'{}' is too large", slot.field.name), "read it in parts"))?;
         let mut bytes = vec![0; len];
-        self.read_slot(slot, &rows, &mut bytes)?;
+        self.read_slot(slot, rows, &mut bytes)?;
         let shape = slot.field.batch_shape(rows.len());
         Tensor::new(slot.field.element_type, shape, bytes).map_err(|e| self.error(e.to_string(), "open it again"))
     }
@@ -373,14 +391,15 @@ impl Samples {
         if (!single && float) || (field.row_shape == row && float == single) {
             return Ok(self.clone());
         }
-        let target = self.target_tensor()?;
-        let shape = [&[self.len()], row].concat();
-        let numbers = if single {
-            target.to_f32().map(|values| Tensor::from_f32(&shape, &values))
-        } else {
-            target.reshaped(&shape)
-        };
-        numbers.map_or_else(|| Ok(self.clone()), |target| self.with_target(target))
+        // One number a row either way: it is only read in another type and shape.
+        let mut inner = Inner::clone(&self.inner);
+        if let Some(slot) = &mut inner.target {
+            slot.field.row_shape = row.to_vec();
+            if single {
+                slot.field.element_type = ElementType::Float;
+            }
+        }
+        Ok(Samples { inner: Arc::new(inner) })
     }
 
     /// An error about these data.

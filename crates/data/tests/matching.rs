@@ -173,3 +173,23 @@ fn targets_conform_to_the_prediction() {
     let soft = with(counted(&[2, 3])).conformed(&classes).unwrap();
     assert_eq!(soft.target_tensor().unwrap(), counted(&[2, 3]));
 }
+
+#[test]
+fn targets_in_blocks_are_the_whole_target() {
+    let rows = 300_000;
+    let labels: Vec<i64> = (0..rows as i64).map(|i| i % 7).collect();
+    let arrays = [("x", counted(&[rows, 1])), ("target", Tensor::int64s(&labels))];
+    let all = samples(&arrays, &request(&[1])).unwrap();
+    let single = all.conformed(&Shape(vec![Dim::Unknown, Dim::Known(1)])).unwrap();
+    for samples in [all.clone(), single, all.select(&[5, 3, 3]).unwrap()] {
+        let (mut joined, mut blocks) = (Vec::new(), 0);
+        for block in samples.target_blocks() {
+            let block = block.unwrap();
+            assert!(block.bytes().len() <= 1 << 20 && block.shape()[1..] == samples.target().unwrap().row_shape);
+            joined.extend(block.bytes().to_vec());
+            blocks += 1;
+        }
+        assert_eq!(joined, samples.target_tensor().unwrap().bytes().to_vec());
+        assert_eq!(blocks > 1, samples.len() == rows);
+    }
+}

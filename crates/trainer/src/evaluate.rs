@@ -1,7 +1,10 @@
 //! Scores. One evaluation session serves every phase of a run, since weights as inputs and weights as initializers give
 //! different last bits: training graphs never score.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use dendrite_data::{Loader, Samples};
 use dendrite_onnx::{ElementType, Tensor};
@@ -11,7 +14,7 @@ use dendrites::{Weights, fragment::Reading};
 use crate::{
     error::{Error, Result},
     feed,
-    metric::{Interval, Metric, Scored, Truth, intervals},
+    metric::{Interval, Mean, Metric, Scored, Truth, intervals},
     network::{Growth, Link, Network},
     objective::Objective,
 };
@@ -41,35 +44,56 @@ impl Score {
 
     /// The metric and the loss with their 95 % confidence intervals. `target` are the samples' targets.
     pub fn intervals(&self, basis: &Basis, target: &Tensor) -> Result<Vec<Interval>> {
-        let (truth, outputs) = (Truth::of(target), self.outputs(basis));
-        intervals(&basis.metric, &self.scored(basis, &truth, &outputs))
+        let (truth, all) = (Truth::of(target), 0..self.per_sample.len());
+        let outputs = self.outputs(basis, &all);
+        intervals(&basis.metric, &self.scored(basis, &truth, &outputs, &all))
     }
 
-    fn metric_value(&self, basis: &Basis, target: &Tensor) -> Result<f64> {
-        let (truth, outputs) = (Truth::of(target), self.outputs(basis));
-        let rows: Vec<usize> = (0..self.per_sample.len()).collect();
-        basis.metric.value(&self.scored(basis, &truth, &outputs), &rows)
+    /// The metric. Targets are read a block at a time where it can be taken so.
+    fn metric_value(&self, basis: &Basis, samples: &Samples) -> Result<f64> {
+        if !basis.metric.is_mean() {
+            let (truth, rows) = (Truth::of(&samples.target_tensor()?), 0..samples.len());
+            let all: Vec<usize> = rows.clone().collect();
+            return basis.metric.value(&self.scored(basis, &truth, &[], &rows), &all);
+        }
+        let (mut mean, mut done) = (Mean::default(), 0);
+        for block in samples.target_blocks() {
+            let block = block?;
+            let part = done..done + block.shape().first().copied().unwrap_or(0);
+            let (truth, outputs) = (Truth::of(&block), self.outputs(basis, &part));
+            let rows: Vec<usize> = (0..part.len()).collect();
+            basis.metric.add(&self.scored(basis, &truth, &outputs, &part), &rows, &mut mean);
+            done = part.end;
+        }
+        Ok(basis.metric.of_mean(mean))
     }
 
-    fn scored<'a>(&'a self, basis: &Basis, truth: &'a Truth, outputs: &'a [f32]) -> Scored<'a> {
+    /// The samples `part`, whose targets are `truth` and whose outputs are `outputs`.
+    fn scored<'a>(&'a self, basis: &Basis, truth: &'a Truth, outputs: &'a [f32], part: &Range<usize>) -> Scored<'a> {
         Scored {
-            predictions: &self.predictions,
+            predictions: self.rows(part),
             shape: &self.shape,
             independent: basis.independent,
             truth,
             ignore: basis.ignore,
-            losses: &self.per_sample,
-            measured: &self.measured,
+            losses: self.per_sample.get(part.clone()).unwrap_or_default(),
+            measured: self.measured.get(part.clone()).unwrap_or_default(),
             outputs,
         }
     }
 
-    /// The model's outputs, where the metric compares them rather than what lies before the link.
-    fn outputs(&self, basis: &Basis) -> Vec<f32> {
+    /// The predictions of the samples `part`.
+    fn rows(&self, part: &Range<usize>) -> &[f32] {
+        let width = self.width();
+        self.predictions.get(part.start * width..part.end * width).unwrap_or_default()
+    }
+
+    /// The model's outputs for the samples `part`, where the metric compares them rather than what lies before the link.
+    fn outputs(&self, basis: &Basis, part: &Range<usize>) -> Vec<f32> {
         if basis.link == Link::Identity || !matches!(basis.metric, Metric::Mae | Metric::Rmse) {
             return Vec::new();
         }
-        self.predictions.chunks_exact(self.width().max(1)).flat_map(|row| basis.link.apply(row)).collect()
+        self.rows(part).chunks_exact(self.width().max(1)).flat_map(|row| basis.link.apply(row)).collect()
     }
 }
 
@@ -233,7 +257,45 @@ impl Evaluator {
             }
         }
         score.loss = score.per_sample.iter().sum::<f64>() / rows.max(1) as f64;
-        score.metric = score.metric_value(&self.basis, &samples.target_tensor()?)?;
+        score.metric = score.metric_value(&self.basis, samples)?;
         Ok(score)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dendrite_data::{Input, Request};
+
+    use super::*;
+
+    #[test]
+    fn a_metric_taken_in_blocks_is_that_of_the_whole() -> Result<()> {
+        let rows = 300_000;
+        let number = |i: usize| (i as f32 * 0.37).sin() * 3.0;
+        let predictions: Vec<f32> = (0..rows).map(number).collect();
+        let target: Vec<f32> = (0..rows).map(|i| number(i + 5).max(0.0)).collect();
+        let inputs = vec![Input::new("x", ElementType::Float, None)];
+        let request = Request { inputs, target: Some("target".to_owned()), ..Request::default() };
+        let column = |values: &[f32]| Tensor::from_f32(&[rows, 1], values);
+        let arrays = vec![("x".to_owned(), column(&predictions)), ("target".to_owned(), column(&target))];
+        let samples = Samples::from_arrays("memory", arrays, &request)?;
+        assert!(samples.target_blocks().count() > 1);
+        let score = Score {
+            per_sample: predictions.iter().map(|p| f64::from(*p)).collect(),
+            predictions,
+            shape: vec![1],
+            ..Score::default()
+        };
+        for (metric, link) in
+            [(Metric::Mae, Link::Sigmoid), (Metric::Rmse, Link::Identity), (Metric::Accuracy, Link::Sigmoid)]
+        {
+            let basis = Basis { metric, link, independent: true, ignore: None };
+            let (truth, all) = (Truth::of(&samples.target_tensor()?), 0..rows);
+            let outputs = score.outputs(&basis, &all);
+            let whole = score.scored(&basis, &truth, &outputs, &all);
+            let expected = basis.metric.value(&whole, &all.clone().collect::<Vec<_>>())?;
+            assert_eq!(score.metric_value(&basis, &samples)?, expected, "{}", basis.metric.name());
+        }
+        Ok(())
     }
 }

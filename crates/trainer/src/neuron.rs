@@ -201,7 +201,7 @@ impl<'a> NeuronPhase<'a> {
     /// Go on with a pass over `order` from where `cursor` stands.
     fn pass(
         &mut self,
-        (order, number): (Vec<usize>, u64),
+        (mut order, number): (Vec<usize>, u64),
         lr: f64,
         cursor: &mut Cursor,
         steps: &mut u64,
@@ -210,9 +210,9 @@ impl<'a> NeuronPhase<'a> {
         let Setting { train, options, augment, .. } = self.setting;
         let size = self.trainer.batch();
         let total = order.len().div_ceil(size);
-        let rest = order.get(cursor.batches * size..).unwrap_or_default().to_vec();
+        order.drain(..order.len().min(cursor.batches * size));
         let augment = augment.map(|augment| (augment, options.seed, number));
-        for batch in Loader::new(train, size, rest, augment)? {
+        for batch in Loader::new(train, size, order, augment)? {
             let batch = batch?;
             let reading = self.trainer.step(train, &batch, lr, *steps + 1)?;
             if !(reading.loss.is_finite() && reading.gradient_norm.is_finite()) {

@@ -87,6 +87,8 @@ impl<'a> Frozen<'a> {
         let mut order: Vec<usize> = (0..samples.len()).collect();
         if wanted.iter().any(|(w, _)| w.samples < order.len()) {
             order.shuffle(&mut generator(options.seed, &[3, place[0], place[1]]));
+            order.truncate(wanted.iter().map(|(w, _)| w.samples).max().unwrap_or(0));
+            order.shrink_to_fit();
         }
         Ok(Frozen { context, graph, values, wanted, order, batch })
     }

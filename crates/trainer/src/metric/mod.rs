@@ -101,19 +101,40 @@ impl Metric {
             reason: reason.to_owned(),
             hint: "choose another with --metric, or other data".to_owned(),
         };
-        Ok(match self {
-            Metric::Loss => mean(rows.iter().map(|r| scored.losses[*r])),
-            Metric::Graph { .. } => mean(rows.iter().map(|r| scored.measured[*r])),
-            Metric::Accuracy => scored.hits(rows, 1),
-            Metric::Top(k) => scored.hits(rows, *k),
-            Metric::F1 => {
-                ranking::f1(scored, rows).ok_or_else(|| fail("the F1 score is not defined: no class occurs"))?
-            }
+        let ranked = match self {
+            Metric::F1 => ranking::f1(scored, rows).ok_or("the F1 score is not defined: no class occurs"),
             Metric::Auc => ranking::auc(scored, rows)
-                .ok_or_else(|| fail("the AUC is not defined: it takes samples of a class and samples of others"))?,
-            Metric::Mae => mean(scored.errors(rows).map(f64::abs)),
-            Metric::Rmse => mean(scored.errors(rows).map(|e| e * e)).sqrt(),
-        })
+                .ok_or("the AUC is not defined: it takes samples of a class and samples of others"),
+            _ => {
+                let mut mean = Mean::default();
+                self.add(scored, rows, &mut mean);
+                return Ok(self.of_mean(mean));
+            }
+        };
+        ranked.map_err(fail)
+    }
+
+    /// Whether it is made of a mean over samples, which can be taken of one part of them after another.
+    pub(crate) fn is_mean(&self) -> bool {
+        !matches!(self, Metric::F1 | Metric::Auc)
+    }
+
+    /// Let the samples `rows` count in the mean of which the metric is made.
+    pub(crate) fn add(&self, scored: &Scored, rows: &[usize], mean: &mut Mean) {
+        match self {
+            Metric::Loss => mean.extend(rows.iter().map(|r| scored.losses[*r])),
+            Metric::Graph { .. } => mean.extend(rows.iter().map(|r| scored.measured[*r])),
+            Metric::Accuracy => scored.hits(rows, 1, mean),
+            Metric::Top(k) => scored.hits(rows, *k, mean),
+            Metric::Mae => mean.extend(scored.errors(rows).map(f64::abs)),
+            Metric::Rmse => mean.extend(scored.errors(rows).map(|e| e * e)),
+            Metric::F1 | Metric::Auc => {}
+        }
+    }
+
+    /// The value, given the mean of which it is made.
+    pub(crate) fn of_mean(&self, mean: Mean) -> f64 {
+        if matches!(self, Metric::Rmse) { mean.value().sqrt() } else { mean.value() }
     }
 }
 
@@ -212,13 +233,14 @@ impl Scored<'_> {
         })
     }
 
-    /// The share of targets among the `k` largest scores.
-    fn hits(&self, rows: &[usize], k: usize) -> f64 {
-        let share = |hits: &mut dyn Iterator<Item = bool>| mean(hits.map(|hit| f64::from(u8::from(hit))));
+    /// Let every target count as 1 if it is among the `k` largest scores, and as 0 if not.
+    fn hits(&self, rows: &[usize], k: usize, mean: &mut Mean) {
+        let one = |hit: bool| f64::from(u8::from(hit));
         if self.independent {
-            return share(&mut self.labels(rows).map(|(_, truth, score)| truth == (score > 0.0)));
+            mean.extend(self.labels(rows).map(|(_, truth, score)| one(truth == (score > 0.0))));
+        } else {
+            mean.extend(self.targets(rows).map(|(class, scores)| one(scores.rank(class) < k)));
         }
-        share(&mut self.targets(rows).map(|(class, scores)| scores.rank(class) < k))
     }
 
     /// Output minus target, element by element.
@@ -264,10 +286,25 @@ fn best(classes: usize, score: impl Fn(usize) -> f32) -> usize {
     (1..classes).fold(0, |best, c| if score(c) > score(best) { c } else { best })
 }
 
-/// The mean; 0 of nothing.
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
-    sum / count.max(1) as f64
+/// A mean in the making.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mean {
+    sum: f64,
+    count: usize,
+}
+
+impl Mean {
+    fn extend(&mut self, values: impl Iterator<Item = f64>) {
+        values.for_each(|v| {
+            self.sum += v;
+            self.count += 1;
+        });
+    }
+
+    /// The mean; 0 of nothing.
+    fn value(self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
 }
 
 #[cfg(test)]

@@ -37,12 +37,16 @@ impl Objective {
         if !matches!(self.metric, Metric::Auc) {
             return Ok(());
         }
-        let targets = samples.target_tensor()?.to_f64().unwrap_or_default();
-        let mut counted = targets.into_iter().filter(|t| self.ignore.is_none_or(|ignored| *t != ignored as f64));
-        let Some(first) = counted.next() else { return Ok(()) };
-        if counted.any(|t| t != first) {
-            return Ok(());
+        let mut first = None;
+        for block in samples.target_blocks() {
+            let targets = block?.to_f64().unwrap_or_default();
+            let mut counted = targets.into_iter().filter(|t| self.ignore.is_none_or(|ignored| *t != ignored as f64));
+            first = first.or_else(|| counted.next());
+            if counted.any(|t| first != Some(t)) {
+                return Ok(());
+            }
         }
+        let Some(first) = first else { return Ok(()) };
         let reason = format!("every target is {first}, the AUC compares samples of a class with others");
         Err(samples.error(reason, "choose another with --metric, or other data").into())
     }
@@ -66,33 +70,7 @@ impl Objective {
                                 preprocess.classes";
                     return Err(samples.error(reason, hint).into());
                 }
-                let labels = samples.target_tensor()?.to_i64().unwrap_or_default();
-                if self.ignore.is_some_and(|ignored| labels.iter().all(|l| *l == ignored)) {
-                    let reason = format!("every target is {}, which --ignore-index leaves out", labels[0]);
-                    return Err(samples.error(reason, "ignore another number, or give targets").into());
-                }
-                let width = field.row_shape.iter().product::<usize>();
-                let outside = |l: &i64| Some(*l) != self.ignore && usize::try_from(*l).map_or(true, |l| l >= count);
-                match labels.iter().position(outside) {
-                    None => Ok(()),
-                    Some(at) => Err(samples
-                        .error(
-                            format!(
-                                "the target in row {} is {}, the model has classes 0 to {}",
-                                at / width.max(1),
-                                labels[at],
-                                count - 1
-                            ),
-                            if labels[at] == count as i64 && labels.iter().all(|l| *l > 0) {
-                                "the labels count from 1: save them less 1"
-                            } else if labels[at] < 0 {
-                                "number the classes as the model's output does; --ignore-index leaves positions out"
-                            } else {
-                                "number the classes as the model's output does"
-                            },
-                        )
-                        .into()),
-                }
+                self.check_labels(samples, count)
             }
             (Loss::Graph(_), _) => Ok(()),
             (_, true) => Err(samples
@@ -114,17 +92,54 @@ impl Objective {
                     }
                     _ => return Ok(()),
                 };
-                let targets = samples.target_tensor()?.to_f32().unwrap_or_default();
-                match targets.iter().position(|t| !(0.0..=most).contains(t)) {
-                    None => Ok(()),
-                    Some(at) => {
-                        let row = at / field.row_shape.iter().product::<usize>().max(1);
+                let width = field.row_shape.iter().product::<usize>().max(1);
+                let mut before = 0;
+                for block in samples.target_blocks() {
+                    let targets = block?.to_f32().unwrap_or_default();
+                    if let Some(at) = targets.iter().position(|t| !(0.0..=most).contains(t)) {
+                        let row = (before + at) / width;
                         let reason = format!("the target in row {row} is {}, {takes}", targets[at]);
-                        Err(samples.error(reason, hint).into())
+                        return Err(samples.error(reason, hint).into());
                     }
+                    before += targets.len();
                 }
+                Ok(())
             }
         }
+    }
+
+    /// Whether every class number is one of `count` classes, or ignored, and some are not ignored.
+    fn check_labels(&self, samples: &Samples, count: usize) -> Result<()> {
+        let outside = |l: i64| Some(l) != self.ignore && usize::try_from(l).map_or(true, |l| l >= count);
+        let (mut seen, mut all_ignored, mut all_positive) = (0, true, true);
+        // The place and the number of the first label outside.
+        let mut wrong: Option<(usize, i64)> = None;
+        for block in samples.target_blocks() {
+            for label in block?.to_i64().unwrap_or_default() {
+                all_ignored &= Some(label) == self.ignore;
+                all_positive &= label > 0;
+                if wrong.is_none() && outside(label) {
+                    wrong = Some((seen, label));
+                }
+                seen += 1;
+            }
+        }
+        if let Some(ignored) = self.ignore.filter(|_| all_ignored) {
+            let reason = format!("every target is {ignored}, which --ignore-index leaves out");
+            return Err(samples.error(reason, "ignore another number, or give targets").into());
+        }
+        let Some((at, label)) = wrong else { return Ok(()) };
+        let width = samples.target().map_or(1, |field| field.row_shape.iter().product::<usize>());
+        let row = at / width.max(1);
+        let reason = format!("the target in row {row} is {label}, the model has classes 0 to {}", count - 1);
+        let hint = if label == count as i64 && all_positive {
+            "the labels count from 1: save them less 1"
+        } else if label < 0 {
+            "number the classes as the model's output does; --ignore-index leaves positions out"
+        } else {
+            "number the classes as the model's output does"
+        };
+        Err(samples.error(reason, hint).into())
     }
 }
 
@@ -168,18 +183,94 @@ pub(super) fn class_weights(prediction: &Shape, samples: &Samples, options: &Opt
             hint: "give the weights as a list of numbers".to_owned(),
         }),
         (ClassWeights::Balanced, Some(count)) => {
-            let labels = samples.target_tensor()?.to_i64().unwrap_or_default();
             let mut counts = vec![0usize; count];
-            let valid = labels.iter().filter(|l| Some(**l) != options.ignore_index);
-            valid.filter_map(|l| usize::try_from(*l).ok()).for_each(|l| {
-                if let Some(count) = counts.get_mut(l) {
-                    *count += 1;
-                }
-            });
+            for block in samples.target_blocks() {
+                let labels = block?.to_i64().unwrap_or_default();
+                let valid = labels.into_iter().filter(|l| Some(*l) != options.ignore_index);
+                valid.filter_map(|l| usize::try_from(l).ok()).for_each(|l| {
+                    if let Some(count) = counts.get_mut(l) {
+                        *count += 1;
+                    }
+                });
+            }
             let (total, present) = (counts.iter().sum::<usize>(), counts.iter().filter(|n| **n > 0).count().max(1));
             // A class that does not occur has no say either way.
             let weight = |n: &usize| if *n == 0 { 1.0 } else { total as f32 / (present * n) as f32 };
             Ok(Some(counts.iter().map(weight).collect()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dendrite_data::{Input, Request};
+    use dendrite_onnx::{ElementType, Tensor};
+
+    use super::*;
+    use crate::objective::Reading;
+
+    /// Rows of several blocks.
+    const ROWS: usize = 400_000;
+
+    fn samples(target: Tensor) -> Samples {
+        let inputs = vec![Input::new("x", ElementType::Float, None)];
+        let request = Request { inputs, target: Some("target".to_owned()), ..Request::default() };
+        let x = Tensor::filled(ElementType::Float, &[target.shape()[0]], 0.0);
+        let arrays = vec![("x".to_owned(), x), ("target".to_owned(), target)];
+        Samples::from_arrays("memory", arrays, &request).unwrap_or_else(|e| unreachable!("{e}"))
+    }
+
+    fn objective(loss: Loss, metric: Metric, ignore: Option<i64>) -> Objective {
+        Objective { loss, metric, reading: Reading::Logits, ignore, smoothing: 0.0 }
+    }
+
+    fn message(checked: Result<()>) -> String {
+        checked.map_or_else(|e| format!("{e}; {}", e.hint().unwrap_or_default()), |()| String::new())
+    }
+
+    #[test]
+    fn the_first_wrong_row_is_named_in_whatever_block_it_lies() {
+        let prediction = Shape(vec![Dim::Unknown, Dim::Known(3)]);
+        let check = |labels: &[i64]| {
+            let objective = objective(Loss::classes(), Metric::Accuracy, None);
+            message(objective.check(&prediction, &samples(Tensor::int64s(labels)), true))
+        };
+        let mut labels: Vec<i64> = (0..ROWS as i64).map(|i| i % 3).collect();
+        assert_eq!(check(&labels), "");
+        labels[350_000] = 3;
+        assert!(check(&labels).contains("row 350000 is 3, the model has classes 0 to 2; number the classes"));
+        labels[300_001] = -1;
+        assert!(check(&labels).contains("row 300001 is -1"), "{}", check(&labels));
+        labels.iter_mut().for_each(|l| *l = 1 + l.rem_euclid(3));
+        assert!(check(&labels).contains("row 2 is 3, the model has classes 0 to 2; the labels count from 1"));
+        let mut shares = vec![0.5f32; ROWS * 2];
+        shares[2 * 333_333 + 1] = 1.5;
+        let pairs = Shape(vec![Dim::Unknown, Dim::Known(2)]);
+        let target = samples(Tensor::from_f32(&[ROWS, 2], &shares));
+        let checked = objective(Loss::Bce, Metric::Loss, None).check(&pairs, &target, false);
+        assert!(message(checked).contains("row 333333 is 1.5"));
+    }
+
+    #[test]
+    fn ignored_and_equal_targets_are_told_over_all_blocks() {
+        let mut labels = vec![7i64; ROWS];
+        let check = |labels: &[i64], metric: Metric| {
+            let (objective, data) = (objective(Loss::classes(), metric, Some(7)), samples(Tensor::int64s(labels)));
+            message(objective.check_labels(&data, 3).and_then(|()| objective.check_auc(&data)))
+        };
+        assert!(check(&labels, Metric::Accuracy).contains("every target is 7, which --ignore-index leaves out"));
+        labels[0] = 1;
+        assert!(check(&labels, Metric::Auc).contains("every target is 1, the AUC"));
+        labels[ROWS - 1] = 2;
+        assert_eq!(check(&labels, Metric::Auc), "");
+    }
+
+    #[test]
+    fn balanced_weights_count_every_block() {
+        let labels: Vec<i64> = (0..ROWS).map(|i| i64::from(i >= ROWS / 4)).collect();
+        let options = Options { class_weights: ClassWeights::Balanced, ..Options::default() };
+        let prediction = Shape(vec![Dim::Unknown, Dim::Known(3)]);
+        let found = class_weights(&prediction, &samples(Tensor::int64s(&labels)), &options);
+        assert_eq!(found.unwrap_or_default(), Some(vec![2.0, 2.0 / 3.0, 1.0]));
     }
 }

@@ -164,8 +164,22 @@ impl Objective {
     /// The loss of a score as users know it: of logits as they are, whatever temperature trained.
     pub fn reported_loss(&self, score: &Score, samples: &Samples) -> Result<f64> {
         let Reading::Tempered(_) = self.reading else { return Ok(score.loss) };
-        let labels = classes(score, &samples.target_tensor()?);
-        Ok(labels.map_or(score.loss, |labels| cross_entropy(score, &labels, 1.0)))
+        let (mut sum, mut done) = (0.0, 0);
+        for block in samples.target_blocks() {
+            let labels = block?.to_i64().unwrap_or_default();
+            // A position a row, or nothing that can be told from its logits alone.
+            let Some(rows) = score.predictions.get(done * score.width()..(done + labels.len()) * score.width()) else {
+                return Ok(score.loss);
+            };
+            let Some(labels) = within(&labels, score.width()) else { return Ok(score.loss) };
+            sum = labels
+                .iter()
+                .zip(rows.chunks_exact(score.width()))
+                .fold(sum, |sum, (label, row)| sum + cross_entropy_of(row, *label, 1.0));
+            done += labels.len();
+        }
+        let told = done > 0 && score.predictions.len() == done * score.width();
+        Ok(if told { sum / done as f64 } else { score.loss })
     }
 
     /// Add the loss that trains to a graph: that of smoothed targets, where they are.
@@ -241,10 +255,14 @@ fn of_file(option: &str, model: &Model, error: &dendrite_autodiff::Error) -> Err
 /// The class of every row, if there is one for each.
 fn classes(score: &Score, target: &Tensor) -> Option<Vec<usize>> {
     let labels = target.to_i64()?;
-    let fits = score.width() > 1 && score.predictions.len() == labels.len() * score.width();
-    let labels: Option<Vec<usize>> =
-        labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < score.width())).collect();
-    labels.filter(|_| fits)
+    let fits = score.predictions.len() == labels.len() * score.width();
+    within(&labels, score.width()).filter(|_| fits)
+}
+
+/// Labels of more than one class, if all are below `width`.
+fn within(labels: &[i64], width: usize) -> Option<Vec<usize>> {
+    let labels: Option<Vec<usize>> = labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < width)).collect();
+    labels.filter(|_| width > 1)
 }
 
 fn are_probabilities(score: &Score) -> bool {
@@ -257,12 +275,14 @@ fn are_probabilities(score: &Score) -> bool {
 /// The mean cross-entropy of logits divided by `temperature`.
 fn cross_entropy(score: &Score, labels: &[usize], temperature: f64) -> f64 {
     let rows = score.predictions.chunks_exact(score.width().max(1)).zip(labels);
-    let losses = rows.map(|(row, label)| {
-        let scaled = row.iter().map(|v| f64::from(*v) / temperature);
-        let top = scaled.clone().fold(f64::NEG_INFINITY, f64::max);
-        top + scaled.map(|v| (v - top).exp()).sum::<f64>().ln() - f64::from(row[*label]) / temperature
-    });
-    losses.sum::<f64>() / labels.len().max(1) as f64
+    rows.map(|(row, label)| cross_entropy_of(row, *label, temperature)).sum::<f64>() / labels.len().max(1) as f64
+}
+
+/// The cross-entropy of one row of logits divided by `temperature`.
+fn cross_entropy_of(row: &[f32], label: usize, temperature: f64) -> f64 {
+    let scaled = row.iter().map(|v| f64::from(*v) / temperature);
+    let top = scaled.clone().fold(f64::NEG_INFINITY, f64::max);
+    top + scaled.map(|v| (v - top).exp()).sum::<f64>().ln() - f64::from(row[label]) / temperature
 }
 
 #[cfg(test)]
