@@ -75,6 +75,17 @@ pub struct LossValues {
 
 /// Add a loss of `prediction`, whose first axis is the batch, to a graph. Its shape's rank must be known.
 pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<LossValues> {
+    attach_named(graph, prediction, loss, "target", "weight")
+}
+
+/// [`attach`] with names for the two new inputs, for a graph that gets several losses.
+pub fn attach_named(
+    graph: &mut Graph,
+    prediction: ValueId,
+    loss: &Loss,
+    target: &str,
+    weight: &str,
+) -> Result<LossValues> {
     let value = graph.value(prediction);
     let name = value.name.clone();
     let Some(shape) = value.shape.clone().filter(|s| s.rank() > 0) else {
@@ -105,8 +116,8 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
         Loss::Graph(model) => graph_target(model, &shape)?,
         _ => (ElementType::Float, shape.clone()),
     };
-    let target = graph.add_input("target", target_type, target_shape);
-    let weight = graph.add_input("weight", ElementType::Float, rows);
+    let target = graph.add_input(target, target_type, target_shape);
+    let weight = graph.add_input(weight, ElementType::Float, rows);
     let inlined = match loss {
         Loss::Graph(model) => Some(inline(graph, model, prediction, target, "loss")?),
         _ => None,
@@ -135,6 +146,16 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
         let total = w.sum(&[0], false).binary("Max", least);
         let mean = (w * per_sample).sum(&[0], false) / total;
         Ok(LossValues { target, weight, per_sample: per_sample.id(), mean: mean.id() })
+    })
+}
+
+/// Add another loss of each sample, `[N]`, to `values`. Samples weigh as their weights say, however their positions count.
+pub fn add(graph: &mut Graph, values: LossValues, per_sample: ValueId) -> LossValues {
+    Builder::scope(graph, "loss", |b| {
+        let (w, more) = (b.value(values.weight), b.value(per_sample));
+        let total = w.sum(&[0], false).binary("Max", b.scalar(ElementType::Float, TINY));
+        let mean = b.value(values.mean) + (w * more).sum(&[0], false) / total;
+        LossValues { per_sample: (b.value(values.per_sample) + more).id(), mean: mean.id(), ..values }
     })
 }
 

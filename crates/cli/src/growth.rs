@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dendrite_runtime::{Device, SessionOptions};
 use dendrite_trainer::options::{
-    Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options, Time,
+    Activations, Also, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options, Time,
 };
 use dendrites::Connection;
 
@@ -103,6 +103,10 @@ pub(crate) struct Placement {
     /// The output to train; by default the first float output
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
+    /// Another output that trains with it: its targets, and if need be its loss and how much that counts; may be given
+    /// several times
+    #[arg(long, value_name = "OUTPUT=ARRAY[,loss=LOSS][,weight=W]")]
+    pub(crate) also: Vec<Also>,
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
@@ -400,6 +404,9 @@ impl Placement {
         set(&mut options.seed, self.seed);
         set_some(&mut options.width, self.width);
         set_some(&mut options.output, self.output.clone());
+        if !self.also.is_empty() {
+            options.also.clone_from(&self.also);
+        }
         set_some(&mut options.max_parameters, self.max_parameters.map(|limit| limit.of(parameters)));
     }
 }

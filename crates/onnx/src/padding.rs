@@ -84,7 +84,8 @@ mod tests {
 
     fn pads_of_conv(mut graph: Graph) -> (usize, Vec<i64>) {
         absorb_padding(&mut graph);
-        let conv = graph.nodes().find(|(_, n)| n.is("Conv")).map(|(_, n)| n.attributes.ints("pads").unwrap_or(&[]).to_vec());
+        let conv =
+            graph.nodes().find(|(_, n)| n.is("Conv")).map(|(_, n)| n.attributes.ints("pads").unwrap_or(&[]).to_vec());
         (graph.nodes().count(), conv.unwrap_or_default())
     }
 

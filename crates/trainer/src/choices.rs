@@ -107,6 +107,52 @@ impl fmt::Display for LossKind {
     }
 }
 
+/// A further output that trains with the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Also {
+    /// The output.
+    pub output: String,
+    /// The array of its targets.
+    pub target: String,
+    /// Its loss.
+    #[serde(default = "Also::loss")]
+    pub loss: LossKind,
+    /// How much its loss counts; that of the first output counts 1.
+    #[serde(default = "Also::weight")]
+    pub weight: f64,
+}
+
+impl Also {
+    fn loss() -> LossKind {
+        LossKind::Auto
+    }
+
+    fn weight() -> f64 {
+        1.0
+    }
+}
+
+impl FromStr for Also {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let form = || format!("'{s}' is not of the form OUTPUT=ARRAY[,loss=LOSS][,weight=W]");
+        let mut parts = s.split(',');
+        let (output, target) = parts.next().and_then(|p| p.split_once('=')).ok_or_else(form)?;
+        let mut also =
+            Also { output: output.to_owned(), target: target.to_owned(), loss: Self::loss(), weight: Self::weight() };
+        for part in parts {
+            match part.split_once('=').ok_or_else(form)? {
+                ("loss", value) => also.loss = value.parse()?,
+                ("weight", value) => also.weight = value.parse().map_err(|_| form())?,
+                _ => return Err(form()),
+            }
+        }
+        Ok(also)
+    }
+}
+
 /// The metric that is reported and that may not fall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

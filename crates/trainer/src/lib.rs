@@ -16,6 +16,7 @@ pub mod export;
 pub mod feed;
 pub mod folder;
 mod frozen;
+mod further;
 pub mod grow;
 pub mod metric;
 pub mod network;

@@ -7,6 +7,7 @@ use dendrites::{Connection, Demand, Plan, sites::select};
 use crate::{
     error::{Error, Result},
     frozen::Frozen,
+    further,
     grow::Run,
     network::{Growth, Network},
     neuron::trained_names,
@@ -53,7 +54,10 @@ pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(
 pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let options = run.options;
     options.check()?;
-    let network = Network::prepare(run.model, options.output.as_deref())?;
+    let network = Network::of(run.model, options, run.train)?;
+    for data in [Some(run.val), run.test].into_iter().flatten() {
+        further::check(run.model, options, data)?;
+    }
     let samples = |data: &DataSet| network.samples(data, options);
     let (train, val) = (samples(run.train)?, samples(run.val)?);
     let test = run.test.map(samples).transpose()?;
