@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The smallest sum of weights that the mean divides by, so that a batch of padding alone has the loss 0.
-const TINY: f64 = 1e-12;
+pub(crate) const TINY: f64 = 1e-12;
 
 /// What is minimised.
 #[derive(Debug, Clone)]
@@ -71,6 +71,13 @@ pub struct LossValues {
     /// The weighted mean, a scalar: sum(weight * per_sample) / sum(weight). Where positions count differently, a sample
     /// weighs as much as its positions together, so that the mean is that over positions.
     pub mean: ValueId,
+    /// What the mean divides, a scalar: sum(weight * per_sample).
+    pub sum: ValueId,
+    /// What the mean divides by, a scalar, before it is kept from zero: sum(weight), of positions that count differently the
+    /// sum of their shares too.
+    pub total: ValueId,
+    /// Whether the sum of a batch is that of its parts: not where a graph of one's own gives one number in all.
+    pub separable: bool,
 }
 
 /// Add a loss of `prediction`, whose first axis is the batch, to a graph. Its shape's rank must be known.
@@ -132,9 +139,17 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
                 (sum / share.binary("Max", least), w * share)
             }
         };
-        let total = w.sum(&[0], false).binary("Max", least);
-        let mean = (w * per_sample).sum(&[0], false) / total;
-        Ok(LossValues { target, weight, per_sample: per_sample.id(), mean: mean.id() })
+        let (total, sum) = (w.sum(&[0], false), (w * per_sample).sum(&[0], false));
+        let mean = sum / total.binary("Max", least);
+        Ok(LossValues {
+            target,
+            weight,
+            per_sample: per_sample.id(),
+            mean: mean.id(),
+            sum: sum.id(),
+            total: total.id(),
+            separable: elements.rank().is_some_and(|rank| rank > 0),
+        })
     })
 }
 
