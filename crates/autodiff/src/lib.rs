@@ -17,6 +17,7 @@
 //! # Ok::<(), dendrite_autodiff::Error>(())
 //! ```
 
+pub mod accumulation;
 mod engine;
 pub mod error;
 pub mod expr;

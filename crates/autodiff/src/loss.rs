@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The smallest sum of weights that the mean divides by, so that a batch of padding alone has the loss 0.
-const TINY: f64 = 1e-12;
+pub(crate) const TINY: f64 = 1e-12;
 
 /// What is minimised.
 #[derive(Debug, Clone)]
@@ -71,6 +71,15 @@ pub struct LossValues {
     /// The weighted mean, a scalar: sum(weight * per_sample) / sum(weight). Where positions count differently, a sample
     /// weighs as much as its positions together, so that the mean is that over positions.
     pub mean: ValueId,
+    /// What the mean divides, a scalar: sum(weight * per_sample).
+    pub sum: ValueId,
+    /// What the mean divides by, a scalar, before it is kept from zero: sum(weight), of positions that count differently the
+    /// sum of their shares too.
+    pub total: ValueId,
+    /// Whether the sum of a batch is that of its parts: not where a graph of one's own gives one number in all.
+    pub separable: bool,
+    /// Whether all positions count alike.
+    pub alike: bool,
 }
 
 /// Add a loss of `prediction`, whose first axis is the batch, to a graph. Its shape's rank must be known.
@@ -134,7 +143,8 @@ pub fn attach_named(
         };
         let least = b.scalar(ElementType::Float, TINY);
         let positions = |v: V<'_>| (1..v.rank().unwrap_or(1)).collect::<Vec<_>>();
-        let (per_sample, w) = match (importance(t, loss), elements.rank()) {
+        let counts = importance(t, loss);
+        let (per_sample, w) = match (counts, elements.rank()) {
             (_, Some(0) | None) => (elements.expand_like(w), w),
             (None, _) => (elements.mean(&positions(elements), false), w),
             (Some(counts), _) => {
@@ -143,9 +153,18 @@ pub fn attach_named(
                 (sum / share.binary("Max", least), w * share)
             }
         };
-        let total = w.sum(&[0], false).binary("Max", least);
-        let mean = (w * per_sample).sum(&[0], false) / total;
-        Ok(LossValues { target, weight, per_sample: per_sample.id(), mean: mean.id() })
+        let (total, sum) = (w.sum(&[0], false), (w * per_sample).sum(&[0], false));
+        let mean = sum / total.binary("Max", least);
+        Ok(LossValues {
+            target,
+            weight,
+            per_sample: per_sample.id(),
+            mean: mean.id(),
+            sum: sum.id(),
+            total: total.id(),
+            separable: elements.rank().is_some_and(|rank| rank > 0),
+            alike: counts.is_none(),
+        })
     })
 }
 
@@ -153,9 +172,17 @@ pub fn attach_named(
 pub fn add(graph: &mut Graph, values: LossValues, per_sample: ValueId) -> LossValues {
     Builder::scope(graph, "loss", |b| {
         let (w, more) = (b.value(values.weight), b.value(per_sample));
-        let total = w.sum(&[0], false).binary("Max", b.scalar(ElementType::Float, TINY));
-        let mean = b.value(values.mean) + (w * more).sum(&[0], false) / total;
-        LossValues { per_sample: (b.value(values.per_sample) + more).id(), mean: mean.id(), ..values }
+        let per_sample = (b.value(values.per_sample) + more).id();
+        let least = b.scalar(ElementType::Float, TINY);
+        let more = (w * more).sum(&[0], false);
+        if values.alike {
+            let sum = b.value(values.sum) + more;
+            let mean = sum / b.value(values.total).binary("Max", least);
+            return LossValues { per_sample, mean: mean.id(), sum: sum.id(), ..values };
+        }
+        // Two sums of weights divide: no one sum over the batch gives the mean.
+        let mean = b.value(values.mean) + more / w.sum(&[0], false).binary("Max", least);
+        LossValues { per_sample, mean: mean.id(), separable: false, ..values }
     })
 }
 

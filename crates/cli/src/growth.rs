@@ -156,6 +156,9 @@ pub(crate) struct Training {
     /// Samples a step; by default a hundredth of the data within 16 and 128
     #[arg(long, value_name = "N", value_parser = count)]
     batch: Option<usize>,
+    /// Pass a step's batch in pieces of so many samples, whose gradients are added up: the same step in less memory
+    #[arg(long, value_name = "N", value_parser = count)]
+    micro_batch: Option<usize>,
     /// Whether samples are drawn in a new order every epoch [default: true]
     #[arg(long, value_name = "BOOL")]
     shuffle: Option<bool>,
@@ -433,6 +436,7 @@ impl Training {
         set(&mut options.pool, self.pool);
         set(&mut options.epochs, self.epochs);
         set_some(&mut options.batch, self.batch);
+        set_some(&mut options.micro_batch, self.micro_batch);
         set(&mut options.shuffle, self.shuffle);
         set_some(&mut options.lr, self.lr);
         set(&mut options.class_weights, self.class_weights.clone());

@@ -123,6 +123,17 @@ pub(crate) fn write(name: &str, value: &mut DynTensor, bytes: &[u8]) -> Result<(
     Ok(())
 }
 
+/// Fill a tensor in host memory with zeros.
+pub(crate) fn clear(name: &str, value: &mut DynTensor) -> Result<()> {
+    let len = host_len(name, value)?;
+    if len > 0 {
+        // SAFETY: the tensor lies in host memory and holds `len` bytes (`host_len`), for which zeros are valid; it belongs to
+        // us alone while `value` is borrowed mutably and no run is under way.
+        unsafe { std::ptr::write_bytes(value.data_ptr_mut().cast::<u8>(), 0, len) };
+    }
+    Ok(())
+}
+
 /// The contents of a tensor in host memory.
 pub(crate) fn host_bytes<'a>(name: &str, value: &'a DynTensor) -> Result<&'a [u8]> {
     let len = host_len(name, value)?;

@@ -48,6 +48,8 @@ pub struct Loop {
     /// The binding of the next step, and with it the tensors that hold the current state.
     current: usize,
     state: Vec<Slot>,
+    /// Inputs that are read from the state of another loop.
+    borrowed: Vec<String>,
     feeds: Vec<Feed>,
     feed_index: HashMap<String, usize>,
     fetches: Vec<(String, DynTensor)>,
@@ -100,7 +102,19 @@ impl Loop {
         feeds: &[(String, ElementType, Vec<usize>)],
         fetches: &[(String, ElementType, Vec<usize>)],
     ) -> Result<Self> {
-        check(&session, &state, feeds, fetches)?;
+        Self::borrowing(session, state, &[], feeds, fetches)
+    }
+
+    /// As [`Loop::new`], with some inputs `borrowed` from the state of another loop, where they have the same names: see
+    /// [`Loop::borrow_state`], which comes before the first step.
+    pub fn borrowing(
+        session: Session,
+        state: Vec<StateSlot>,
+        borrowed: &[(String, ElementType, Vec<usize>)],
+        feeds: &[(String, ElementType, Vec<usize>)],
+        fetches: &[(String, ElementType, Vec<usize>)],
+    ) -> Result<Self> {
+        check(&session, &state, &[borrowed, feeds].concat(), fetches)?;
         let host = Allocator::default();
         let device = match session.device() {
             Device::Cpu => Allocator::default(),
@@ -151,6 +165,7 @@ impl Loop {
             bindings,
             current: 0,
             state: slots,
+            borrowed: borrowed.iter().map(|(name, _, _)| name.clone()).collect(),
             feed_index: index(fed.iter().map(|f| &f.name).collect()),
             feeds: fed,
             fetch_index: index(fetched.iter().map(|f| &f.0).collect()),
@@ -257,6 +272,33 @@ impl Loop {
         let current = self.current;
         for (slot, tensor) in self.state.iter_mut().zip(state) {
             place(&slot.input, &mut slot.tensors[current], tensor)?;
+        }
+        Ok(())
+    }
+
+    /// Set the whole state to zero.
+    pub fn reset(&mut self) -> Result<()> {
+        let current = self.current;
+        for slot in &mut self.state {
+            let tensor = &mut slot.tensors[current];
+            if tensor.memory_info().is_cpu_accessible() {
+                convert::clear(&slot.input, tensor)?;
+            } else {
+                place(&slot.input, tensor, &Tensor::filled(slot.element_type, &slot.shape, 0.0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Read the borrowed inputs from the current state of `lender` from now on, without a copy. To be called again after each
+    /// of its steps.
+    pub fn borrow_state(&mut self, lender: &Loop) -> Result<()> {
+        for name in &self.borrowed {
+            let slot = lender.state.iter().find(|slot| slot.input == *name);
+            let slot = slot.ok_or_else(|| Error::port(name, "the other loop has no such state"))?;
+            for binding in &mut self.bindings {
+                binding.bind_input(name, &slot.tensors[lender.current]).map_err(Error::run)?;
+            }
         }
         Ok(())
     }

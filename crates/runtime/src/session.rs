@@ -84,6 +84,9 @@ pub struct SessionOptions {
     pub spinning: bool,
     /// Whether subnormal numbers count as zero, which some processors are far faster with.
     pub flush_subnormals: bool,
+    /// Whether the places of all values are planned as one block from the second run on. That saves an allocation a value,
+    /// which a small graph feels; a large one then holds the block beside the memory of its first run, twice what it needs.
+    pub memory_pattern: bool,
     /// Where to write the graph as it runs, after `optimization`.
     pub dump: Option<PathBuf>,
     /// Where to write the time of every node of every run (the Chrome trace format), once the session is dropped. ONNX
@@ -99,6 +102,7 @@ impl Default for SessionOptions {
             optimization: Optimization::All,
             spinning: false,
             flush_subnormals: false,
+            memory_pattern: true,
             dump: None,
             profile: None,
         }
@@ -303,6 +307,7 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<S
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(options.spinning)?
+        .with_memory_pattern(options.memory_pattern)?
         .with_optimization_level(level)?;
     if options.flush_subnormals {
         builder = builder.with_flush_to_zero()?;

@@ -38,21 +38,21 @@ pub fn locate(
     batch: &Batch,
     session: &SessionOptions,
 ) -> Result<Option<Anomaly>> {
-    let feeds = trainer.last_feeds(samples, batch)?;
-    for (name, tensor) in &feeds {
-        if let Some(holds) = not_finite(tensor) {
-            return Ok(Some(Anomaly { tensor: name.clone(), holds, node: None, operator: None }));
-        }
-    }
-    let graph = trainer.graph();
-    let order = graph.topological_order()?;
+    let runs = trainer.last_runs(samples, batch)?;
     // Masks are made of minus infinity: it is suspected only where nothing else is found.
     for masks_are_wrong in [false, true] {
-        // A part at a time, so that not every value has to be in memory at once; each part is computed from the start.
-        for part in order.chunks(PART) {
-            let wrong = |tensor: &Tensor| if masks_are_wrong { not_finite(tensor) } else { not_a_mask(tensor) };
-            if let Some(found) = search(graph, part, &feeds, session, &wrong)? {
-                return Ok(Some(found));
+        let wrong = |tensor: &Tensor| if masks_are_wrong { not_finite(tensor) } else { not_a_mask(tensor) };
+        for (graph, feeds) in &runs {
+            for (name, tensor) in feeds {
+                if let Some(holds) = wrong(tensor) {
+                    return Ok(Some(Anomaly { tensor: name.clone(), holds, node: None, operator: None }));
+                }
+            }
+            // A part at a time, so that not every value has to be in memory at once; each part is computed from the start.
+            for part in graph.topological_order()?.chunks(PART) {
+                if let Some(found) = search(graph, part, feeds, session, &wrong)? {
+                    return Ok(Some(found));
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use dendrites::{Weights, fragment::Reading};
 use crate::{
     error::{Error, Result},
     feed,
+    memory::planned,
     metric::{Interval, Mean, Metric, Scored, Truth, intervals},
     network::{Growth, Link, Network},
     objective::Objective,
@@ -175,7 +176,7 @@ impl Evaluator {
         if graph.outputs.len() > 2 {
             fetches.push((MEASURED.to_owned(), ElementType::Float, vec![batch]));
         }
-        let session = Session::from_graph(&graph, session)?;
+        let session = Session::from_graph(&graph, &planned(&graph, session))?;
         let known: Vec<String> = session.inputs().iter().map(|p| p.name.clone()).collect();
         feeds.retain(|(name, _, _)| known.contains(name));
         let mut pass = Loop::new(session, Vec::new(), &feeds, &fetches)?;

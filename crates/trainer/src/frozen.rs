@@ -13,6 +13,7 @@ use dendrite_runtime::{Loop, Session, SessionOptions, infer_shapes};
 use crate::{
     error::{Error, Result},
     feed,
+    memory::planned,
     network::Network,
     options::Options,
 };
@@ -110,7 +111,7 @@ impl Frozen {
             };
             fetches.push((facts.name.clone(), element_type, shape));
         }
-        let session = Session::from_graph(&graph, session)?;
+        let session = Session::from_graph(&graph, &planned(&graph, session))?;
         let known: Vec<String> = session.inputs().iter().map(|p| p.name.clone()).collect();
         let feeds: Vec<feed::Port> =
             feed::inputs(samples, size).into_iter().filter(|(name, _, _)| known.contains(name)).collect();

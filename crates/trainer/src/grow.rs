@@ -474,7 +474,7 @@ impl Controller<'_, '_> {
 
     fn evaluator(&self, growth: &Growth) -> Result<Evaluator> {
         let names = changeable_names(&self.fixed.network, growth, self.run.options)?;
-        let batch = self.run.options.batch_for(self.fixed.train.len()).max(64);
+        let batch = self.run.options.scored_for(self.fixed.train.len());
         Evaluator::new(
             &self.fixed.network,
             growth,

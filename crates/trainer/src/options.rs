@@ -59,6 +59,8 @@ pub struct Options {
     pub dendrite_epochs: usize,
     /// Samples a step; by default chosen by the number of samples.
     pub batch: Option<usize>,
+    /// Samples of a pass: a step's batch is passed in pieces of so many. By default it is passed at once.
+    pub micro_batch: Option<usize>,
     /// Whether samples are drawn in a new order every epoch.
     pub shuffle: bool,
     /// The learning rate at which a neuron phase starts; searched for by default.
@@ -122,6 +124,7 @@ impl Default for Options {
             epochs: 200,
             dendrite_epochs: 10,
             batch: None,
+            micro_batch: None,
             shuffle: true,
             lr: None,
             optimizer: OptimizerKind::AdamW,
@@ -153,6 +156,7 @@ impl Options {
             ("patience", Some(self.patience)),
             ("tries", Some(self.tries)),
             ("batch", self.batch),
+            ("micro-batch", self.micro_batch),
             ("threads", self.threads),
         ];
         let above = [("lr", self.lr), ("width", self.width), ("clip-norm", self.clip_norm)];
@@ -179,6 +183,22 @@ impl Options {
     pub fn batch_for(&self, samples: usize) -> usize {
         let chosen = self.batch.unwrap_or_else(|| (samples / 100).next_power_of_two().clamp(16, 128));
         chosen.min(samples.max(1))
+    }
+
+    /// Samples of a pass for `samples` training samples: the batch, or a piece of it.
+    pub fn pass_for(&self, samples: usize) -> usize {
+        self.micro_batch.map_or(usize::MAX, |n| n.max(1)).min(self.batch_for(samples))
+    }
+
+    /// Whether a batch is passed in pieces.
+    pub fn divides(&self, samples: usize) -> bool {
+        self.pass_for(samples) < self.batch_for(samples)
+    }
+
+    /// Samples that are scored at once, for `samples` training samples. Scoring one takes a part of the memory of training it.
+    pub fn scored_for(&self, samples: usize) -> usize {
+        let most = self.batch_for(samples).max(64);
+        if self.divides(samples) { (4 * self.pass_for(samples)).min(most) } else { most }
     }
 
     /// Epochs for which candidates train: none under [`Method::Gd`], which draws dendrites at random.

@@ -1,15 +1,16 @@
-//! The training step: one graph with gradients and optimizer as a session, its state on the device.
+//! The training step: one graph with gradients and optimizer as a session, its state on the device. A batch that is passed in
+//! pieces takes two, see [`Pieces`].
 
 use std::collections::HashSet;
 
 use dendrite_autodiff::{
-    gradients,
+    accumulation, gradients,
     loss::LossValues,
     optimizer,
     optimizer::{Algorithm, Optimizer},
 };
 use dendrite_data::{Batch, Samples};
-use dendrite_onnx::{ElementType, Graph, Tensor, ValueId, padding::absorb_padding};
+use dendrite_onnx::{ElementType, Graph, Shape, Tensor, ValueId, padding::absorb_padding};
 use dendrite_runtime::{Loop, Session, StateSlot, fold_integers};
 use dendrites::{
     Weights,
@@ -18,10 +19,11 @@ use dendrites::{
 
 use crate::{
     error::{Error, Result},
-    feed,
+    feed, memory,
     network::Growth,
     objective::Context,
     options::{Method, OptimizerKind, Options},
+    pieces::Pieces,
 };
 
 const LOSS: &str = "training/loss";
@@ -29,9 +31,12 @@ const NORM: &str = "training/gradient_norm";
 
 /// One training step as a session.
 pub struct Trainer {
+    /// The whole step, or the optimizer's part of it.
     pass: Loop,
     /// The graph of the session, for finding out where a number went wrong.
     graph: Graph,
+    /// The passes that come before the optimizer's part.
+    pieces: Option<Pieces>,
     /// The names of the weights: the state's first tensors, moments follow.
     names: Vec<String>,
     /// The inputs of the state.
@@ -56,6 +61,9 @@ pub struct StepReading {
     pub gradient_norm: f64,
 }
 
+/// What a session reads and computes: a graph and the contents of its inputs.
+pub(crate) type Repetition<'a> = (&'a Graph, Vec<(String, Tensor)>);
+
 /// The graph of a training step as far as its gradients.
 struct Differentiated {
     graph: Graph,
@@ -73,7 +81,7 @@ pub(crate) fn rehearse(context: Context, names: &[String]) -> Result<()> {
 
 fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<Differentiated> {
     let Context { network, objective, samples, options, .. } = context;
-    let batch = options.batch_for(samples.len());
+    let batch = options.pass_for(samples.len());
     let perforated = options.method == Method::Pb;
     let reading = if perforated { Reading::Perforated } else { Reading::Direct };
     let mut graph = network.grown(growth, reading)?;
@@ -91,7 +99,20 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
         start.extend(graph.constant_to_input(*id));
     }
     let values = objective.attach_training(&mut graph, network.prediction)?;
-    let found = gradients(&mut graph, values.mean, &trained, &stops)?;
+    let divided = options.divides(samples.len());
+    if divided && !values.separable {
+        let (why, say) = if values.alike {
+            ("the loss gives one number for the whole batch", "let the loss give one number for each sample, or")
+        } else {
+            ("classes are weighed or ignored, and --also adds a loss of which nothing is", "")
+        };
+        return Err(Error::Option {
+            reason: format!("micro-batch: {why}, which cannot be added up from pieces of it"),
+            hint: format!("{say} leave --micro-batch out").trim_start().to_owned(),
+        });
+    }
+    let loss = if divided { values.sum } else { values.mean };
+    let found = gradients(&mut graph, loss, &trained, &stops)?;
     let (mut kept, mut pairs) = (Vec::new(), Vec::new());
     for ((weight, initial), gradient) in trained.into_iter().zip(start).zip(found) {
         match gradient {
@@ -119,10 +140,29 @@ impl Trainer {
     /// Build the training session of a grown network; `names` are the weights that train.
     pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
         let Context { samples, options, session, .. } = context;
-        let batch = options.batch_for(samples.len());
         let Differentiated { mut graph, values, kept, pairs } = differentiate(context, growth, names)?;
-        let attached = optimizer::attach(&mut graph, &optimizer_of(options, samples.len()), &pairs)?;
-        let mean = graph.op("Identity", LOSS, &[values.mean], Default::default());
+        let optimizer = optimizer_of(options, samples.len());
+        let name = |v: ValueId| graph.name_of(v).to_owned();
+        let (target, weight) = (name(values.target), name(values.weight));
+        let mut feeds = feed::inputs(samples, options.pass_for(samples.len()));
+        feeds.push(feed::target(samples, &target, options.pass_for(samples.len()))?);
+        feeds.push((weight.clone(), ElementType::Float, vec![options.pass_for(samples.len())]));
+        let (mut pieces, mut borrowed) = (None, Vec::new());
+        let (loss, attached) = if options.divides(samples.len()) {
+            let parameters: Vec<(String, Shape)> =
+                kept.iter().map(|(name, tensor)| (name.clone(), Shape::known(tensor.shape()))).collect();
+            let passes = Pieces::new(graph, &values, &pairs, &feeds, samples, session)?;
+            let update = accumulation::update(&optimizer, &parameters, &passes.sums())?;
+            borrowed = passes.ports();
+            pieces = Some(passes);
+            graph = update.graph;
+            feeds.clear();
+            (update.loss, update.optimizer)
+        } else {
+            let attached = optimizer::attach(&mut graph, &optimizer, &pairs)?;
+            (values.mean, attached)
+        };
+        let loss = graph.op("Identity", LOSS, &[loss], Default::default());
         let norm = graph.op("Identity", NORM, &[attached.gradient_norm], Default::default());
         let mut state = Vec::new();
         for ((name, initial), updated) in kept.iter().zip(&attached.updated) {
@@ -137,26 +177,27 @@ impl Trainer {
                 initial: Tensor::filled(ElementType::Float, &dims, 0.0),
             });
         }
-        graph.outputs = vec![mean, norm];
+        graph.outputs = vec![loss, norm];
         graph.outputs.extend(&attached.updated);
         graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
         graph.prune();
         let name = |v: ValueId| graph.name_of(v).to_owned();
-        let (target, weight) = (name(values.target), name(values.weight));
         let (learning_rate, count) = (name(attached.learning_rate), name(attached.step));
-        let mut feeds = feed::inputs(samples, batch);
-        feeds.push(feed::target(samples, &target, batch)?);
-        feeds.push((weight.clone(), ElementType::Float, vec![batch]));
         feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
         feeds.push((count.clone(), ElementType::Float, vec![]));
         let (initial, slots) = state.iter().map(|s| (s.initial.clone(), s.input.clone())).unzip();
         let names = kept.into_iter().map(|(name, _)| name).collect();
         let scalars = [LOSS, NORM].map(|name| (name.to_owned(), ElementType::Float, vec![]));
-        let mut pass = Loop::new(Session::from_graph(&graph, session)?, state, &feeds, &scalars)?;
-        feed::write_constants(&mut pass, samples)?;
+        let session = Session::from_graph(&graph, &memory::planned(&graph, session))?;
+        let mut pass = Loop::borrowing(session, state, &borrowed, &feeds, &scalars)?;
+        if pieces.is_none() {
+            feed::write_constants(&mut pass, samples)?;
+        }
+        let batch = options.batch_for(samples.len());
         Ok(Trainer {
             pass,
             graph,
+            pieces,
             names,
             slots,
             initial,
@@ -201,8 +242,16 @@ impl Trainer {
     /// One step on a batch of `samples`; `steps` counts optimizer steps since its moments were zero, this one included.
     pub fn step(&mut self, samples: &Samples, batch: &Batch, lr: f64, steps: u64) -> Result<StepReading> {
         (self.lr, self.steps) = (lr as f32, steps);
-        feed::write(&mut self.pass, samples, batch, &self.target)?;
-        self.pass.write_f32(&self.weight, &batch.weights)?;
+        match &mut self.pieces {
+            Some(pieces) => {
+                pieces.pass(&self.pass, samples, batch)?;
+                self.pass.borrow_state(pieces.running())?;
+            }
+            None => {
+                feed::write(&mut self.pass, samples, batch, &self.target)?;
+                self.pass.write_f32(&self.weight, &batch.weights)?;
+            }
+        }
         self.pass.write_f32(&self.learning_rate, &[self.lr])?;
         self.pass.write_f32(&self.count, &[steps as f32])?;
         self.pass.step()?;
@@ -214,27 +263,29 @@ impl Trainer {
         Ok(StepReading { loss: read(LOSS)?, gradient_norm: read(NORM)? })
     }
 
-    /// The graph of the step.
+    /// The graph of the step; of a batch in pieces, that of a piece.
     pub fn graph(&self) -> &Graph {
-        &self.graph
+        self.pieces.as_ref().map_or(&self.graph, Pieces::graph)
     }
 
-    /// What the last step read, given its batch: the state before it, the batch and the scalars.
-    pub fn last_feeds(&self, samples: &Samples, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
-        let mut feeds: Vec<(String, Tensor)> = self.slots.iter().cloned().zip(self.pass.previous_state()?).collect();
-        for (index, (field, bytes)) in samples.fields().iter().zip(&batch.fields).enumerate() {
-            let tensor = match samples.constant(index) {
-                Some(tensor) => tensor.clone(),
-                None => Tensor::new(field.element_type, field.batch_shape(self.batch), bytes.clone())?,
-            };
-            feeds.push((field.name.clone(), tensor));
-        }
-        let (name, element_type, shape) = feed::target(samples, &self.target, self.batch)?;
-        feeds.push((name, Tensor::new(element_type, shape, batch.target.clone())?));
-        feeds.push((self.weight.clone(), Tensor::from_f32(&[self.batch], &batch.weights)));
-        feeds.push((self.learning_rate.clone(), Tensor::scalar(ElementType::Float, f64::from(self.lr))));
-        feeds.push((self.count.clone(), Tensor::scalar(ElementType::Float, self.steps as f64)));
-        Ok(feeds)
+    /// What the last step computed, given its batch, run by run: the graph, the state before it, the batch and the scalars.
+    pub(crate) fn last_runs(&self, samples: &Samples, batch: &Batch) -> Result<Vec<Repetition<'_>>> {
+        let before: Vec<(String, Tensor)> = self.slots.iter().cloned().zip(self.pass.previous_state()?).collect();
+        let scalars = [
+            (self.learning_rate.clone(), Tensor::scalar(ElementType::Float, f64::from(self.lr))),
+            (self.count.clone(), Tensor::scalar(ElementType::Float, self.steps as f64)),
+        ];
+        let Some(pieces) = &self.pieces else {
+            let mut feeds = before;
+            let whole = feed::Part::new(batch, 0..self.batch, self.batch);
+            feeds.extend(whole.tensors(samples, &self.target, &self.weight)?);
+            feeds.extend(scalars);
+            return Ok(vec![(&self.graph, feeds)]);
+        };
+        let mut runs = pieces.last_runs(&before[..self.names.len()], samples, batch)?;
+        let sums = pieces.sums().into_iter().zip(pieces.running().state()?);
+        runs.push((&self.graph, before.into_iter().chain(sums).chain(scalars).collect()));
+        Ok(runs)
     }
 }
 

@@ -357,25 +357,35 @@ fn without_a_gain_the_result_is_the_input() {
     assert_eq!(fs::read(folder.path().join("run/model.onnx")).unwrap(), problem.model.bytes().to_vec());
 }
 
-/// A pause within an epoch is no other than one between epochs.
+/// A pause within an epoch is no other than one between epochs, whether batches are divided or not.
 #[test]
 fn a_run_that_was_stopped_within_an_epoch_is_the_undisturbed_run() {
+    stop_and_go_on(None, &[1, 5, 31, 32, 33, 200]);
+    stop_and_go_on(Some(5), &[5, 33]);
+}
+
+fn stop_and_go_on(micro_batch: Option<usize>, stops: &[usize]) {
     let folder = tempfile::tempdir().unwrap();
     let [problem, _] = problems();
-    let options =
-        Options { epochs: 4, dendrite_epochs: 2, lr: Some(0.01), ..options(Method::Hybrid, Connection::Layer) };
+    let options = Options {
+        epochs: 4,
+        dendrite_epochs: 2,
+        lr: Some(0.01),
+        micro_batch,
+        ..options(Method::Hybrid, Connection::Layer)
+    };
     let whole = folder.path().join("whole");
     run(&problem, &options, &whole);
     let expected = fs::read(whole.join("model.onnx")).unwrap();
     let text = |folder: &Path, name: &str| fs::read_to_string(folder.join(name)).unwrap();
-    for stop in [1, 5, 31, 32, 33, 200] {
+    for stop in stops {
         let part = folder.path().join(format!("stopped after step {stop}"));
         let interrupt = AtomicBool::new(false);
         let mut steps = 0;
         let mut observer = |event: &Event| {
             if matches!(event, Event::Progress { .. }) {
                 steps += 1;
-                interrupt.fetch_or(steps == stop, Ordering::Relaxed);
+                interrupt.fetch_or(steps == *stop, Ordering::Relaxed);
             }
         };
         assert!(try_run(&problem, &options, &part, false, &mut observer, &interrupt).is_err(), "step {stop}");
@@ -390,9 +400,15 @@ fn a_run_that_was_stopped_within_an_epoch_is_the_undisturbed_run() {
 /// A rate that throws the weights out of the numbers: the step is caught, the value named, and the run falls back.
 #[test]
 fn a_number_that_is_none_is_caught_in_its_step() {
+    catch_a_number(None);
+    catch_a_number(Some(5));
+}
+
+fn catch_a_number(micro_batch: Option<usize>) {
     let folder = tempfile::tempdir().unwrap();
     let [_, problem] = problems();
-    let options = Options { lr: Some(1e38), epochs: 20, dendrites: 0, ..options(Method::Gd, Connection::Layer) };
+    let options =
+        Options { lr: Some(1e38), epochs: 20, dendrites: 0, micro_batch, ..options(Method::Gd, Connection::Layer) };
     let mut troubles = Vec::new();
     let mut observer = |event: &Event| {
         if let Event::Trouble { report, .. } = event {

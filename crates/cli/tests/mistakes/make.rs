@@ -100,6 +100,22 @@ pub(crate) fn graph(edit: impl FnOnce(&mut GraphProto)) -> Vec<u8> {
     edited(|model| edit(model.graph.as_mut().unwrap()))
 }
 
+/// A loss that gives one number for the whole batch.
+pub(crate) fn loss_of_a_batch() -> Vec<u8> {
+    let scalar = Attributes::new().with("keepdims", 0i64);
+    model(
+        vec![value("prediction", ElementType::Float, &[3]), value("target", ElementType::Float, &[3])],
+        vec![
+            node("Sub", &["prediction", "target"], &["difference"], Attributes::new()),
+            node("Mul", &["difference", "difference"], &["square"], Attributes::new()),
+            node("ReduceMean", &["square"], &["loss"], scalar),
+        ],
+        &[],
+        vec![fixed("loss", &[])],
+    )
+    .encode_to_vec()
+}
+
 /// A classifier of colour images of 8 by 8 pixels, 2 classes.
 pub(crate) fn image_network() -> Vec<u8> {
     model(

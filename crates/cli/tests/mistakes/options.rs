@@ -2,7 +2,7 @@
 
 use crate::{
     Mistake,
-    make::{floats, npz, x},
+    make::{floats, loss_of_a_batch, npz, x},
     mistake,
     models::GROW,
 };
@@ -44,6 +44,11 @@ fn values() -> Vec<Mistake> {
         grown("no epoch", "--epochs 0"),
         grown("a negative number of dendrites", "--dendrites -1"),
         grown("a batch of 0", "--batch 0"),
+        grown("a piece of a batch of 0", "--micro-batch 0"),
+        grown("a batch in pieces for a loss of one number", "--micro-batch 4 --loss loss.onnx")
+            .with("loss.onnx", loss_of_a_batch())
+            .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32))]))
+            .with("val.npz", npz(&[("x", x(20)), ("target", floats(&[20, 3], |i| i as f32))])),
         grown("no thread", "--threads 0"),
         grown("a seed below 0", "--seed -1"),
         grown("a width of 0", "--width 0"),
@@ -113,6 +118,7 @@ fn configuration() -> Vec<Mistake> {
         file("a negative number", "dendrites = -1\n"),
         file("a rate below 0 in the file", "lr = -0.1\n"),
         file("a batch of 0 in the file", "batch = 0\n"),
+        file("a piece of a batch of 0 in the file", "micro-batch = 0\n"),
         file("a choice in a table that does not exist", "[preprocess]\nresize = \"squeeze\"\n"),
         file("a table in place of a value", "[lr]\nstart = 0.1\n"),
         file("smoothing beyond 1 in the file", "label-smoothing = 2\n"),

@@ -12,6 +12,7 @@ use rand::seq::SliceRandom;
 use crate::{
     error::{Error, Result},
     feed,
+    memory::planned,
     network::Growth,
     objective::Context,
     random::generator,
@@ -63,7 +64,7 @@ impl<'a> Frozen<'a> {
     /// Differentiate the network as `growth` has it with respect to the outputs of `sites`.
     pub(super) fn new(context: Context<'a>, growth: &Growth, sites: &[&'a Site], place: [u64; 2]) -> Result<Self> {
         let Context { network, objective, samples, options, .. } = context;
-        let batch = options.batch_for(samples.len());
+        let batch = options.pass_for(samples.len());
         let mut graph = network.grown(growth, Reading::Direct)?;
         network.bind(&mut graph, &feed::shapes(samples, batch))?;
         let values = objective.attach_training(&mut graph, network.prediction)?;
@@ -133,7 +134,8 @@ impl<'a> Frozen<'a> {
         let mut feeds = feed::inputs(samples, self.batch);
         feeds.push(feed::target(samples, &target, self.batch)?);
         feeds.push((weight.clone(), ElementType::Float, vec![self.batch]));
-        let mut pass = Loop::new(Session::from_graph(&graph, session)?, Vec::new(), &feeds, &fetches)?;
+        let mut pass =
+            Loop::new(Session::from_graph(&graph, &planned(&graph, session))?, Vec::new(), &feeds, &fetches)?;
         feed::write_constants(&mut pass, samples)?;
         let rows = limits.iter().copied().max().unwrap_or(0);
         let mut columns: Vec<Vec<f32>> = vec![Vec::new(); fetches.len()];
