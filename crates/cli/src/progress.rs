@@ -1,17 +1,50 @@
-//! Progress of a run on a terminal: one bar for the phase, a line for what is decided.
+//! Progress of a run: on a terminal one bar for the phase, elsewhere a line now and then; a line for what is decided.
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use dendrite_trainer::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::{Output, grouped};
 
+/// How long a log says nothing of a phase that goes on.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Shows events as they come.
 pub(crate) struct Progress<'a> {
     out: &'a Output,
     bar: ProgressBar,
     label: String,
+    /// What a log is told, where there is no bar.
+    log: Option<Log>,
+}
+
+/// Where a phase stands.
+struct Log {
+    phase: String,
+    epochs: usize,
+    begun: Instant,
+    spoken: Instant,
+}
+
+impl Log {
+    fn new(phase: String, epochs: usize) -> Self {
+        Log { phase, epochs, begun: Instant::now(), spoken: Instant::now() }
+    }
+
+    /// What is to be said after an epoch, if it is time: where the phase stands and how long it takes at most.
+    fn after(&mut self, epoch: usize, result: &str) -> Option<String> {
+        if self.spoken.elapsed() < SILENCE {
+            return None;
+        }
+        self.spoken = Instant::now();
+        let left = self.begun.elapsed().mul_f64(self.epochs.saturating_sub(epoch) as f64 / epoch.max(1) as f64);
+        let left = indicatif::HumanDuration(left);
+        Some(format!("{}: epoch {epoch} of {}, {result}; at most {left} left", self.phase, self.epochs))
+    }
 }
 
 impl<'a> Progress<'a> {
@@ -25,7 +58,8 @@ impl<'a> Progress<'a> {
         {
             bar.set_style(style);
         }
-        Progress { out, bar, label: label.to_owned() }
+        let log = (!visible).then(|| Log::new(String::new(), 0));
+        Progress { out, bar, label: label.to_owned(), log }
     }
 
     /// Show one event.
@@ -45,13 +79,18 @@ impl<'a> Progress<'a> {
                 self.bar.set_length(*epochs as u64);
                 self.bar.set_prefix(name(kind, *cycle, *attempt));
                 self.bar.set_message(format!("{} parameters", grouped(*parameters as u64)));
+                if self.log.is_some() {
+                    self.log = Some(Log::new(name(kind, *cycle, *attempt), *epochs));
+                }
             }
             Event::Epoch { report, .. } => {
+                let result =
+                    format!("validation {:.4}, loss {:.4}, lr {:.1e}", report.val_metric, report.val_loss, report.lr);
                 self.bar.inc(1);
-                self.bar.set_message(format!(
-                    "validation {:.4}, loss {:.4}, lr {:.1e}",
-                    report.val_metric, report.val_loss, report.lr
-                ));
+                self.bar.set_message(result.clone());
+                if let Some(text) = self.log.as_mut().and_then(|log| log.after(report.epoch, &result)) {
+                    self.say(text);
+                }
             }
             Event::FrozenPart { samples } => {
                 let samples = grouped(*samples as u64);
