@@ -26,22 +26,25 @@ pub(crate) struct Progress<'a> {
 struct Log {
     phase: String,
     epochs: usize,
+    /// Epochs since `begun`, which a resumed phase has not had from its first on.
+    done: u32,
     begun: Instant,
     spoken: Instant,
 }
 
 impl Log {
     fn new(phase: String, epochs: usize) -> Self {
-        Log { phase, epochs, begun: Instant::now(), spoken: Instant::now() }
+        Log { phase, epochs, done: 0, begun: Instant::now(), spoken: Instant::now() }
     }
 
     /// What is to be said after an epoch, if it is time: where the phase stands and how long it takes at most.
     fn after(&mut self, epoch: usize, result: &str) -> Option<String> {
+        self.done += 1;
         if self.spoken.elapsed() < SILENCE {
             return None;
         }
         self.spoken = Instant::now();
-        let left = self.begun.elapsed().mul_f64(self.epochs.saturating_sub(epoch) as f64 / epoch.max(1) as f64);
+        let left = self.begun.elapsed() / self.done * self.epochs.saturating_sub(epoch) as u32;
         let left = indicatif::HumanDuration(left);
         Some(format!("{}: epoch {epoch} of {}, {result}; at most {left} left", self.phase, self.epochs))
     }
