@@ -21,8 +21,10 @@ pub mod accumulation;
 mod engine;
 pub mod error;
 pub mod expr;
+pub mod footprint;
 pub mod loss;
 pub mod optimizer;
+pub mod recompute;
 mod rules;
 
 pub use engine::{Gradient, gradients};
