@@ -22,8 +22,10 @@ mod control;
 mod engine;
 pub mod error;
 pub mod expr;
+pub mod footprint;
 pub mod loss;
 pub mod optimizer;
+pub mod recompute;
 mod rules;
 
 pub use engine::{Gradient, gradients};

@@ -159,6 +159,10 @@ pub(crate) struct Training {
     /// Pass a step's batch in pieces of so many samples, whose gradients are added up: the same step in less memory
     #[arg(long, value_name = "N", value_parser = count)]
     micro_batch: Option<usize>,
+    /// Compute activations anew in the backward pass instead of keeping them all: the same step in less memory, up to 1.4
+    /// times as long
+    #[arg(long)]
+    recompute: bool,
     /// Whether samples are drawn in a new order every epoch [default: true]
     #[arg(long, value_name = "BOOL")]
     shuffle: Option<bool>,
@@ -437,6 +441,7 @@ impl Training {
         set(&mut options.epochs, self.epochs);
         set_some(&mut options.batch, self.batch);
         set_some(&mut options.micro_batch, self.micro_batch);
+        options.recompute |= self.recompute;
         set(&mut options.shuffle, self.shuffle);
         set_some(&mut options.lr, self.lr);
         set(&mut options.class_weights, self.class_weights.clone());

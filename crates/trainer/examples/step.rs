@@ -1,7 +1,7 @@
 //! Where the time of a training step goes:
 //! `cargo run --release --example step -- MODEL DATA.npz [OPTION VALUE]...`.
 //!
-//! Options: `--dendrites N` grows N on every site first (0), `--batch N`, `--threads A,B,..` (0: all cores), `--spin 1`,
+//! Options: `--dendrites N` grows N on every site first (0), `--batch N`, `--micro-batch N`, `--recompute 1`, `--threads A,B,..` (0: all cores), `--spin 1`,
 //! `--level off|basic|extended|all`, `--rounds N` of 200 ms for each number of threads, taken in turn (9), `--dump FILE`
 //! writes the graph as it runs (with `--level off`, as it was built), `--profile 1` prints the operators by their time.
 
@@ -75,7 +75,12 @@ impl Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::read()?;
-    let mut options = Options { batch: arguments.number("--batch")?, ..Options::default() };
+    let mut options = Options {
+        batch: arguments.number("--batch")?,
+        micro_batch: arguments.number("--micro-batch")?,
+        recompute: arguments.number("--recompute")?.unwrap_or(0) > 0,
+        ..Options::default()
+    };
     let dendrites = arguments.number("--dendrites")?.unwrap_or(0);
     options.dendrites = dendrites.max(1);
     let network = Network::prepare(&arguments.model, None)?;

@@ -61,6 +61,8 @@ pub struct Options {
     pub batch: Option<usize>,
     /// Samples of a pass: a step's batch is passed in pieces of so many. By default it is passed at once.
     pub micro_batch: Option<usize>,
+    /// Whether the backward pass computes activations anew instead of keeping them all from the forward pass.
+    pub recompute: bool,
     /// Whether samples are drawn in a new order every epoch.
     pub shuffle: bool,
     /// The learning rate at which a neuron phase starts; searched for by default.
@@ -125,6 +127,7 @@ impl Default for Options {
             dendrite_epochs: 10,
             batch: None,
             micro_batch: None,
+            recompute: false,
             shuffle: true,
             lr: None,
             optimizer: OptimizerKind::AdamW,

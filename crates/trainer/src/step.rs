@@ -8,6 +8,7 @@ use dendrite_autodiff::{
     loss::LossValues,
     optimizer,
     optimizer::{Algorithm, Optimizer},
+    recompute::recompute,
 };
 use dendrite_data::{Batch, Samples};
 use dendrite_onnx::{ElementType, Graph, Shape, Tensor, ValueId, padding::absorb_padding};
@@ -141,6 +142,10 @@ impl Trainer {
     pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
         let Context { samples, options, session, .. } = context;
         let Differentiated { mut graph, values, kept, pairs } = differentiate(context, growth, names)?;
+        if options.recompute {
+            let loss = if options.divides(samples.len()) { values.sum } else { values.mean };
+            recompute(&mut graph, loss, &pairs)?;
+        }
         let optimizer = optimizer_of(options, samples.len());
         let name = |v: ValueId| graph.name_of(v).to_owned();
         let (target, weight) = (name(values.target), name(values.weight));

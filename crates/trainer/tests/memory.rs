@@ -1,4 +1,5 @@
-//! What saves memory changes nothing else: a batch in pieces takes the undivided step.
+//! What saves memory changes nothing else: a batch in pieces takes the undivided step, and so does one whose activations are
+//! computed anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::atomic::AtomicBool;
@@ -237,5 +238,19 @@ fn pieces_serve_every_optimizer() {
         let pieces = train(&model, &samples, &Options { micro_batch: Some(4), ..options }, 2);
         let far = difference(&whole, &pieces);
         assert!(far < 1e-4, "{far}");
+    }
+}
+
+#[test]
+fn recomputation_gives_the_same_losses_and_weights() {
+    for (model, x, positions) in models() {
+        let samples = samples(&x, &positions);
+        let kept = train(&model, &samples, &options(), 3);
+        let anew = train(&model, &samples, &Options { recompute: true, ..options() }, 3);
+        let far = difference(&kept, &anew);
+        assert!(far < 1e-6, "{far}");
+        let options = Options { recompute: true, micro_batch: Some(4), ..options() };
+        let far = difference(&kept, &train(&model, &samples, &options, 3));
+        assert!(far < 2e-6, "in pieces: {far}");
     }
 }

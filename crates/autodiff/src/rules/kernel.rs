@@ -38,6 +38,9 @@
 //! | 672, 14x14, 5x5 stride 2 | 2.2 | 6.1 | 1.3 |
 //! | 1152, 7x7, 5x5 | 1.3 | 5.5 | 1.5 |
 //! | 1152, 7x7, 3x3 | 2.1 | 2.9 | 1.3 |
+//!
+//! Other groups take a product for each row of taps where there are several: columns of 3x3 taps take 18 times the input while
+//! they are put side by side, rows 6 times.
 
 use dendrite_onnx::{Dim, Shape};
 
@@ -117,6 +120,7 @@ fn choose(s: &Sizes, window: &Window) -> Formulation {
         () if depthwise && s.group == s.outputs && s.wastes_at_most(12, window) => Formulation::RowsWithRows,
         () if depthwise => Formulation::Convolution,
         () if s.taps > 25 => Formulation::Convolution,
+        () if s.group > 1 && rows > 1 => Formulation::ByRow,
         () if s.group > 1 => Formulation::Columns,
         // One product for each sample would be larger than what it is made of.
         () if product > operands => Formulation::JoinedColumns,
@@ -285,13 +289,22 @@ fn rows_with_rows<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Si
 
 fn by_row<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
     let last = window.kernel.len() - 1;
+    let grouped = sizes.group > 1;
+    let first = 2 + usize::from(grouped);
     let width = window.kernel[last] * sizes.channels;
-    let matrix = |v: V<'b>, rows: usize| v.reshape(&[Size::Of(x, 0), Size::Is(rows), Size::Is(sizes.positions)]);
-    let rows = matrix(dy, sizes.outputs).matrix_transpose(3);
-    let within = side_by_side(&met_by_taps(padded(x, window), 2, last..last + 1, window, sizes), 1);
-    let met = met_by_taps(within, 2, 0..last, window, sizes);
+    let outputs = sizes.outputs / sizes.group;
+    let padded = padded(x, window);
+    let within = if grouped { in_groups(padded, sizes.group, sizes.channels) } else { padded };
+    let matrix = |v: V<'b>, rows: usize| {
+        let group = grouped.then_some(Size::Is(sizes.group));
+        let all = [Size::Of(x, 0)].into_iter().chain(group).chain([Size::Is(rows), Size::Is(sizes.positions)]);
+        v.reshape(&all.collect::<Vec<_>>())
+    };
+    let rows = matrix(dy, outputs).matrix_transpose(first + 1);
+    let within = side_by_side(&met_by_taps(within, first, last..last + 1, window, sizes), first - 1);
+    let met = met_by_taps(within, first, 0..last, window, sizes);
     let products: Vec<V<'b>> = met.into_iter().map(|v| matrix(v, width).matmul(rows)).collect();
-    let product = side_by_side(&products, 1).sum(&[0], false);
-    let split = [sizes.taps, sizes.channels, sizes.outputs].map(Size::Is);
-    product.reshape(&split).transpose(&[2, 1, 0]).reshape_like(w)
+    let product = side_by_side(&products, first - 1).sum(&[0], false);
+    let split = [sizes.group, sizes.taps, sizes.channels, outputs].map(Size::Is);
+    product.reshape(&split).transpose(&[0, 3, 2, 1]).reshape_like(w)
 }
