@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dendrite_runtime::{Device, SessionOptions};
 use dendrite_trainer::options::{
-    Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options, Time,
+    Activations, BatchNorm, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options, Time,
 };
 use dendrites::Connection;
 
@@ -71,6 +71,16 @@ choices! {
         Adam,
         /// Gradient descent with momentum 0.9
         Sgd,
+    }
+}
+
+choices! {
+    /// Statistics of batch normalisation where weights train.
+    BatchNormChoice => BatchNorm {
+        /// The stored ones, which stay as they are
+        Frozen,
+        /// Those of the batch; the stored ones follow with the file's momentum (0.9 where that is 1)
+        Train,
     }
 }
 
@@ -184,6 +194,9 @@ pub(crate) struct Training {
     /// Weights that train: all, sites, head, dendrites, or a pattern of names [default: all]
     #[arg(long, value_name = "WHICH")]
     train_weights: Option<String>,
+    /// The statistics by which BatchNormalization trains; scores are always by the stored ones [default: frozen]
+    #[arg(long, value_name = "STATISTICS")]
+    batch_norm: Option<BatchNormChoice>,
     /// How long training may take: 90s, 10m, 1h30m; no limit by default
     #[arg(long, value_name = "TIME")]
     budget: Option<Time>,
@@ -436,6 +449,7 @@ impl Training {
         set(&mut options.patience, self.patience);
         set(&mut options.tries, self.tries);
         set(&mut options.train, self.train_weights.clone());
+        set(&mut options.batch_norm, self.batch_norm.map(BatchNorm::from));
         set_some(&mut options.budget, self.budget);
         set(&mut options.checkpoint_every, self.checkpoint_every);
         set(&mut options.controls, self.controls.clone().map(|c| c.0));

@@ -57,6 +57,15 @@ impl<'a> Progress<'a> {
                 let samples = grouped(*samples as u64);
                 self.say(format!("the part of the model that stays as it is, is computed once for {samples} samples"));
             }
+            Event::BatchNorm { nodes, trained, replaced } => {
+                let momentum = match replaced {
+                    0 => String::new(),
+                    n => format!("; the momentum of {n} is 1, with which they would never move: 0.9 is taken"),
+                };
+                self.say(format!(
+                    "batch normalisation: {trained} of {nodes} train by the batch, their stored statistics follow{momentum}"
+                ));
+            }
             Event::Progress { done, steps } => {
                 // Steps of a short epoch go by too fast to be shown.
                 if *steps >= 50 && (done % (steps / 50).max(1) == 0 || done == steps) {

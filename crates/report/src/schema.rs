@@ -16,6 +16,9 @@ pub(crate) struct Summary {
     pub(crate) seed: u64,
     pub(crate) method: String,
     pub(crate) device: String,
+    /// `frozen` or `train`, in models that have a batch normalisation.
+    #[serde(default)]
+    pub(crate) batch_norm: Option<String>,
     pub(crate) before: Side,
     pub(crate) after: Side,
     /// Models trained for comparison, by name.

@@ -245,3 +245,11 @@ fn errors_name_the_file_and_the_line() {
     let error = render(empty.path()).unwrap_err().to_string();
     assert!(error.contains("events.jsonl: line 2"), "{error}");
 }
+
+#[test]
+fn the_statistics_of_batch_normalisation_are_told_where_there_are_any() {
+    let told = |which: &str| page_of(|summary| summary["batch_norm"] = json!(which));
+    assert!(!page(|_| {}).contains("Batch normalisation"));
+    assert!(told("frozen").contains("<dt>Batch normalisation</dt><dd>stored statistics</dd>"));
+    assert!(told("train").contains("<dt>Batch normalisation</dt><dd>statistics of the batch</dd>"));
+}

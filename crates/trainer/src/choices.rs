@@ -240,6 +240,26 @@ impl fmt::Display for Time {
     }
 }
 
+/// Which statistics batch normalisation uses where weights train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// The stored ones, which stay as they are.
+    Frozen,
+    /// Those of the batch; the stored ones follow.
+    Train,
+}
+
+impl BatchNorm {
+    /// The name on the command line and in the summary.
+    pub fn name(self) -> &'static str {
+        match self {
+            BatchNorm::Frozen => "frozen",
+            BatchNorm::Train => "train",
+        }
+    }
+}
+
 /// What a grown model is held against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

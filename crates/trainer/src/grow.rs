@@ -14,6 +14,7 @@ use dendrites::{DendriteSet, Plan, fragment};
 
 use crate::{
     accept::paired_test,
+    batch_norm::{self, Facts},
     checkpoint::{Checkpoint, PhaseSummary, Position},
     dendrite::dendrite_phase,
     error::{Error, Result},
@@ -170,6 +171,10 @@ impl Controller<'_, '_> {
                 metric: self.fixed.objective.metric.name(),
                 val_metric: base.metric,
             })?;
+        }
+        let Facts { nodes, trained, replaced } = self.batch_norm()?;
+        if trained > 0 {
+            (self.run.observer)(&Event::BatchNorm { nodes, trained, replaced });
         }
         let mut interrupted_phase = None;
         let mut state = match checkpoint {
@@ -408,6 +413,7 @@ impl Controller<'_, '_> {
             seed: options.seed,
             method: options.method.name().to_owned(),
             device: self.run.session.device.to_string(),
+            batch_norm: (self.batch_norm()?.nodes > 0).then(|| options.batch_norm.name().to_owned()),
             before: side(
                 self.fixed.base_parameters,
                 macs(&network.graph)?,
@@ -433,6 +439,12 @@ impl Controller<'_, '_> {
         RunFolder::write_report(self.folder.root())?;
         self.folder.remove_checkpoint()?;
         Ok(Outcome { summary, improved })
+    }
+
+    /// What becomes of the whole network's batch normalisations.
+    fn batch_norm(&self) -> Result<Facts> {
+        let trained = trained_names(&self.fixed.whole, &Growth::default(), self.run.options)?;
+        Ok(batch_norm::facts(&self.fixed.whole.graph, &trained, self.run.options))
     }
 
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.

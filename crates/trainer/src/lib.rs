@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod anomaly;
+mod batch_norm;
 pub mod checkpoint;
 pub mod choices;
 pub mod controls;

@@ -16,11 +16,12 @@ use serde::Serialize;
 
 use crate::{
     anomaly::{Anomaly, locate},
+    batch_norm,
     error::{Error, Result},
     evaluate::{Evaluator, Score},
     metric::Metric,
     network::{Growth, Network},
-    options::{Method, OptimizerKind, Options},
+    options::{BatchNorm, Method, OptimizerKind, Options},
     random::generator,
     schedule::{Cursor, Progress, Rules, Step},
     step::Trainer,
@@ -212,7 +213,10 @@ impl<'a> NeuronPhase<'a> {
         let total = order.len().div_ceil(size);
         let rest = order.get(cursor.batches * size..).unwrap_or_default().to_vec();
         let augment = augment.map(|augment| (augment, options.seed, number));
-        for batch in Loader::new(train, size, rest, augment)? {
+        // The statistics of the last batch are taken of other samples too, those that came first in this pass.
+        let filling =
+            if options.batch_norm == BatchNorm::Train { order.into_iter().take(size).collect() } else { vec![] };
+        for batch in Loader::filled(train, size, rest, filling, augment)? {
             let batch = batch?;
             let reading = self.trainer.step(train, &batch, lr, *steps + 1)?;
             if !(reading.loss.is_finite() && reading.gradient_norm.is_finite()) {
@@ -353,7 +357,9 @@ fn better(metric: &Metric, a: &Score, b: &Score) -> bool {
 
 /// The names of everything that any phase of a run may change in a structure: what an evaluator takes as inputs.
 pub fn changeable_names(network: &Network, growth: &Growth, options: &Options) -> Result<Vec<String>> {
-    let mut names: BTreeSet<String> = trained_names(network, growth, options)?.into_iter().collect();
+    let trained = trained_names(network, growth, options)?;
+    let statistics = batch_norm::changing(&network.graph, &trained, options)?;
+    let mut names: BTreeSet<String> = trained.into_iter().chain(statistics).collect();
     for set in &growth.sets {
         if let Some(site) = network.site(&set.site) {
             names.extend(set.tensors(site, &growth.sets).into_iter().map(|(name, _)| name));

@@ -17,11 +17,12 @@ use dendrites::{
 };
 
 use crate::{
+    batch_norm::{self, Running},
     error::{Error, Result},
     feed,
     network::Growth,
     objective::Context,
-    options::{Method, OptimizerKind, Options},
+    options::{BatchNorm, Method, OptimizerKind, Options},
 };
 
 const LOSS: &str = "training/loss";
@@ -32,7 +33,7 @@ pub struct Trainer {
     pass: Loop,
     /// The graph of the session, for finding out where a number went wrong.
     graph: Graph,
-    /// The names of the weights: the state's first tensors, moments follow.
+    /// The names of the weights, then of the statistics that follow the batches: the state's first tensors, moments follow.
     names: Vec<String>,
     /// The inputs of the state.
     slots: Vec<String>,
@@ -64,6 +65,8 @@ struct Differentiated {
     kept: Vec<(String, Tensor)>,
     /// The same weights with their gradients.
     pairs: Vec<(ValueId, ValueId)>,
+    /// The statistics that follow the batches.
+    running: Vec<Running>,
 }
 
 /// Build everything of the first training step but its session, to find out early what stands in its way.
@@ -84,6 +87,8 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
         HashSet::new()
     };
     let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
+    let running =
+        if options.batch_norm == BatchNorm::Train { batch_norm::use_batches(&mut graph, names)? } else { Vec::new() };
     let mut start = Vec::new();
     for id in &trained {
         start.extend(graph.constant_to_input(*id));
@@ -110,7 +115,7 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
             hint: "select weights with --train-weights, or another output with --output".to_owned(),
         });
     }
-    Ok(Differentiated { graph, values, kept, pairs })
+    Ok(Differentiated { graph, values, kept, pairs, running })
 }
 
 impl Trainer {
@@ -118,7 +123,7 @@ impl Trainer {
     pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
         let Context { samples, options, session, .. } = context;
         let batch = options.batch_for(samples.len());
-        let Differentiated { mut graph, values, kept, pairs } = differentiate(context, growth, names)?;
+        let Differentiated { mut graph, values, kept, pairs, running } = differentiate(context, growth, names)?;
         let attached = optimizer::attach(&mut graph, &optimizer_of(options, samples.len()), &pairs)?;
         let mean = graph.op("Identity", LOSS, &[values.mean], Default::default());
         let norm = graph.op("Identity", NORM, &[attached.gradient_norm], Default::default());
@@ -126,6 +131,10 @@ impl Trainer {
         for ((name, initial), updated) in kept.iter().zip(&attached.updated) {
             let output = graph.name_of(*updated).to_owned();
             state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
+        }
+        for Running { name, updated, initial } in &running {
+            let (input, output) = (name.clone(), graph.name_of(*updated).to_owned());
+            state.push(StateSlot { input, output, initial: initial.clone() });
         }
         for (input, output, shape) in &attached.state {
             let dims = shape.as_known().unwrap_or_default();
@@ -137,6 +146,7 @@ impl Trainer {
         }
         graph.outputs = vec![mean, norm];
         graph.outputs.extend(&attached.updated);
+        graph.outputs.extend(running.iter().map(|r| r.updated));
         graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
         graph.prune();
         let name = |v: ValueId| graph.name_of(v).to_owned();
@@ -148,7 +158,8 @@ impl Trainer {
         feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
         feeds.push((count.clone(), ElementType::Float, vec![]));
         let (initial, slots) = state.iter().map(|s| (s.initial.clone(), s.input.clone())).unzip();
-        let names = kept.into_iter().map(|(name, _)| name).collect();
+        let weights = kept.into_iter().map(|(name, _)| name);
+        let names = weights.chain(running.into_iter().map(|r| r.name)).collect();
         let scalars = [LOSS, NORM].map(|name| (name.to_owned(), ElementType::Float, vec![]));
         let mut pass = Loop::new(Session::from_graph(&graph, session)?, state, &feeds, &scalars)?;
         feed::write_constants(&mut pass, samples)?;
@@ -173,7 +184,7 @@ impl Trainer {
         self.batch
     }
 
-    /// The whole state, weights first.
+    /// The whole state: weights, statistics of batch normalisations that train, moments.
     pub fn state(&self) -> Result<Vec<Tensor>> {
         Ok(self.pass.state()?)
     }
@@ -183,12 +194,12 @@ impl Trainer {
         Ok(self.pass.set_state(state)?)
     }
 
-    /// The weights in a state, by name.
+    /// The weights and the statistics in a state, by name.
     pub fn weights(&self, state: &[Tensor]) -> Weights {
         self.names.iter().cloned().zip(state.iter().cloned()).collect()
     }
 
-    /// The state at the start with other weights: moments zero.
+    /// The state at the start with other weights and statistics: moments zero.
     pub fn fresh_state(&self, weights_from: &[Tensor]) -> Vec<Tensor> {
         let mut state = self.initial.clone();
         let weights = self.names.len().min(weights_from.len());

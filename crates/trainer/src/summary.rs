@@ -19,6 +19,10 @@ pub struct Summary {
     pub method: String,
     /// Where the run was computed.
     pub device: String,
+    /// Which statistics batch normalisation trained by, `frozen` (the stored ones) or `train`; not there in a model without
+    /// any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<String>,
     /// The input model.
     pub before: Side,
     /// The result.

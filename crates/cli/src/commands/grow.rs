@@ -171,6 +171,11 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
     if let Some(reason) = &summary.parity.tract_reason {
         out.note(format_args!("tract did not run the result: {reason}"));
     }
+    match summary.batch_norm.as_deref() {
+        Some("train") => out.note("batch normalisation trained by the statistics of the batch; scores are by the stored ones"),
+        Some(_) => out.note("batch normalisation kept its stored statistics (--batch-norm train lets them follow the data)"),
+        None => {}
+    }
     if !grown.improved {
         out.note("nothing beat the input model on validation: the result is the input, byte for byte");
     }

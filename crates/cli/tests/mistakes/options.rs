@@ -2,7 +2,7 @@
 
 use crate::{
     Mistake,
-    make::{floats, npz, x},
+    make::{floats, normalised, npz, x},
     mistake,
     models::GROW,
 };
@@ -89,6 +89,12 @@ fn values() -> Vec<Mistake> {
         grown("a device without its library", "--device cuda"),
         grown("a device that does not exist", "--device tpu"),
         grown("weights to train that are not there", "--train-weights 'encoder*'"),
+        grown("statistics to train that are not there", "--batch-norm train"),
+        grown("statistics that are neither", "--batch-norm stored"),
+        mistake("statistics whose scale does not train", &format!("{GROW} --batch-norm train --train-weights head"))
+            .with("model.onnx", normalised()),
+        mistake("statistics of a single sample", &format!("{GROW} --batch-norm train --batch 1"))
+            .with("model.onnx", normalised()),
         grown("a shuffle that is neither", "--shuffle sometimes"),
         grown("every target ignored", "--ignore-index 0")
             .with("train.npz", npz(&[("x", x(40)), ("target", crate::make::integers(&[40], |_| 0))])),
