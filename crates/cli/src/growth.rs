@@ -204,7 +204,8 @@ pub(crate) struct Training {
     #[arg(long, value_name = "TIME")]
     checkpoint_every: Option<Time>,
     /// What the result is held against, each in a run of its own afterwards: longer (as many epochs without dendrites), sham
-    /// (connections held at zero), both by a comma, all, or none [default: none]
+    /// (connections held at zero), wider (hidden layers widened to as many parameters), several by commas, all, or none
+    /// [default: none]
     #[arg(long, value_name = "CONTROLS")]
     controls: Option<Controls>,
     /// Grow at once, without a neuron phase before the first dendrites
@@ -279,11 +280,12 @@ impl std::str::FromStr for Controls {
         let one = |name: &str| match name.trim() {
             "longer" => Ok(Control::Longer),
             "sham" => Ok(Control::Sham),
-            other => Err(format!("'{other}' is no control; one of longer, sham, all or none")),
+            "wider" => Ok(Control::Wider),
+            other => Err(format!("'{other}' is no control; one of longer, sham, wider, all or none")),
         };
         match s {
             "none" => Ok(Controls(Vec::new())),
-            "all" => Ok(Controls(vec![Control::Longer, Control::Sham])),
+            "all" => Ok(Controls(vec![Control::Longer, Control::Sham, Control::Wider])),
             list => list.split(',').map(one).collect::<Result<_, _>>().map(Controls),
         }
     }

@@ -195,3 +195,35 @@ fn a_plan_is_read_back_as_it_was_printed() {
     };
     assert_eq!(strip(&used), strip(&String::from_utf8(printed.stdout).unwrap()));
 }
+
+#[test]
+fn controls_stand_beside_the_result_and_say_which_they_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let data = repository("fixtures/letters");
+    let mut command = dendrite();
+    command
+        .arg("grow")
+        .arg(repository("models/letters.onnx"))
+        .args(["--threads", "1", "--controls", "all"])
+        .args(SHORT);
+    command.arg("--train").arg(data.join("train.npz")).arg("--val").arg(data.join("val.npz")).arg("-o").arg(&folder);
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    let facts = summary(&folder);
+    let parameters = |control: &str| facts["controls"][control]["parameters"].as_u64().unwrap();
+    let after = facts["after"]["parameters"].as_u64().unwrap();
+    assert_eq!(parameters("longer"), 714);
+    assert!([714, after].contains(&parameters("sham")), "{}", parameters("sham"));
+    // A unit of the hidden layer has 16 weights, a bias and 26 readers.
+    assert!(parameters("wider").abs_diff(after) <= (16 + 1 + 26) / 2, "{} {after}", parameters("wider"));
+    let note = facts["control_notes"]["wider"].as_str().unwrap();
+    assert!(note.starts_with("units of mul_result 16 to "), "{note}");
+    // From the first control on, every line of a run says whose it is.
+    let begun = message.find("control longer: input: 714 parameters").unwrap();
+    assert!(!message[..begun].contains("control"), "{message}");
+    let lines =
+        message[begun..].lines().filter(|line| line.contains("parameters, validation") || line.contains("kept"));
+    assert!(lines.clone().count() >= 6 && lines.clone().all(|line| line.starts_with("control ")), "{message}");
+}

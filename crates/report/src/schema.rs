@@ -24,6 +24,9 @@ pub(crate) struct Summary {
     /// Models trained for comparison, by name.
     #[serde(default)]
     pub(crate) controls: BTreeMap<String, Side>,
+    /// What is to be said of controls, by name.
+    #[serde(default)]
+    pub(crate) control_notes: BTreeMap<String, String>,
     pub(crate) kept_dendrites: usize,
     pub(crate) parity: Parity,
     pub(crate) phases: Vec<Phase>,

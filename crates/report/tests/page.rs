@@ -127,7 +127,9 @@ fn losses_and_stronger_controls_stand_beside_the_wins() {
             "sham": { "parameters": 4362, "val": { "accuracy": 0.83, "loss": 0.6 }, "test": { "accuracy": 0.70, "loss": 0.7 } },
             "finetune": { "parameters": 714, "val": { "accuracy": 0.83, "loss": 0.6 }, "test": { "accuracy": 0.79, "loss": 0.7 } },
         });
+        summary["control_notes"] = json!({ "wider": "not run: <no> layer" });
     }));
+    assert!(page.contains("Control <bdi>wider</bdi>: <bdi>not run: &lt;no&gt; layer</bdi>."));
     assert!(page.contains("But on the test data, which decided nothing, accuracy fell from 78.8 % to 75.0 %."));
     assert!(page.contains("Worse than the input: test accuracy."));
     assert_eq!(page.matches("class=\"against\"").count(), 2);

@@ -268,6 +268,8 @@ pub enum Control {
     Longer,
     /// The same growth with every connection held at zero: what dendrites owe to the schedule alone.
     Sham,
+    /// The input with its own hidden layers widened to as many parameters, trained for as many epochs.
+    Wider,
 }
 
 impl Control {
@@ -276,6 +278,7 @@ impl Control {
         match self {
             Control::Longer => "longer",
             Control::Sham => "sham",
+            Control::Wider => "wider",
         }
     }
 }

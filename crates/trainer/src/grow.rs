@@ -428,6 +428,7 @@ impl Controller<'_, '_> {
             ),
             kept_dendrites: kept_dendrites(&state.best.sets),
             controls: BTreeMap::new(),
+            control_notes: BTreeMap::new(),
             parity: Parity { ort, tract: tract.as_ref().ok().copied(), tract_reason: tract.err() },
             phases: state.position.phases.clone(),
             seconds: self.seconds(),

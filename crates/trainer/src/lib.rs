@@ -29,6 +29,7 @@ pub mod random;
 pub mod schedule;
 pub mod step;
 pub mod summary;
+pub mod wider;
 
 pub use controls::controls;
 pub use dendrite_data::{Augment, DataSet, Input, Loader, Preprocess, Request, Samples};

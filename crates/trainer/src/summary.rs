@@ -32,6 +32,9 @@ pub struct Summary {
     /// What the result is held against, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub controls: BTreeMap<String, Side>,
+    /// What is to be said of a control, by name: which layers were widened, or why it was not run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub control_notes: BTreeMap<String, String>,
     /// How far the exported file is from the evaluation session.
     pub parity: Parity,
     /// The phases in order.

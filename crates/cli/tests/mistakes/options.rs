@@ -81,7 +81,7 @@ fn values() -> Vec<Mistake> {
         grown("a budget of no time", "--budget 0s"),
         grown("checkpoints at no time", "--checkpoint-every often"),
         grown("a budget without a unit", "--budget 10"),
-        grown("a control that does not exist", "--controls longer,wider"),
+        grown("a control that does not exist", "--controls longer,deeper"),
         grown("a map of an input that is not there", "--map input=x"),
         grown("a map without =", "--map x"),
         grown("a map to an array that is not there", "--map x=features"),
