@@ -15,6 +15,9 @@ use crate::{
     wider::{Wider, widen},
 };
 
+/// Layers that a note names.
+const MOST_NAMED: usize = 4;
+
 /// Run the controls that `run`'s options ask for, each in a folder of its own below the run's, and put them into the summary
 /// of `outcome` and its file. A control that is there already is not run again.
 pub fn controls(run: &mut Run, outcome: &mut Outcome) -> Result<()> {
@@ -72,10 +75,17 @@ fn wider(run: &Run, summary: &Summary) -> Result<std::result::Result<Wider, Stri
 
 /// What was widened, in words.
 fn told(wider: &Wider) -> String {
-    let layers: Vec<String> = wider.layers.iter().map(|(name, old, new)| format!("{name} {old} to {new}")).collect();
-    let others: Vec<String> = wider.others.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
-    let rest = if others.is_empty() { String::new() } else { format!("; as they were: {}", others.join(", ")) };
-    format!("units of {}{rest}", layers.join(", "))
+    let layers = wider.layers.iter().map(|(name, old, new)| format!("{name} {old} to {new}"));
+    let others = wider.others.iter().map(|(name, reason)| format!("{name} ({reason})"));
+    let rest = if wider.others.is_empty() { String::new() } else { format!("; as they were: {}", listed(others)) };
+    format!("units of {}{rest}", listed(layers))
+}
+
+/// The first of some things, and how many more there are.
+fn listed(mut things: impl ExactSizeIterator<Item = String>) -> String {
+    let first: Vec<String> = things.by_ref().take(MOST_NAMED).collect();
+    let more = if things.len() == 0 { String::new() } else { format!(" and {} more", things.len()) };
+    first.join(", ") + &more
 }
 
 /// The options of a control of the run that `summary` tells of.

@@ -83,8 +83,9 @@ pub(super) fn hidden_layers(graph: &Graph) -> Result<Layers> {
         let linear = ["Conv", "Gemm", "MatMul", "ConvTranspose"].iter().any(|op| node.is(op));
         // Depthwise convolutions have no units of their own: they are widened with the layer before them.
         let depthwise = node.is("Conv") && node.attributes.int("group", 1) > 1;
-        let computes =
-            node.output(0).is_some_and(|v| active.contains(&v)) && node.input(0).is_some_and(|v| active.contains(&v));
+        let computed = |value: Option<ValueId>| value.is_some_and(|v| active.contains(&v));
+        // Where both operands are computed, there are no weights and no units.
+        let computes = computed(node.output(0)) && computed(node.input(0)) && !computed(node.input(1));
         if !linear || !computes || (depthwise && is_depthwise(graph, node)) {
             continue;
         }
