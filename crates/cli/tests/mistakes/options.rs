@@ -168,6 +168,9 @@ fn plans() -> Vec<Mistake> {
 fn others() -> Vec<Mistake> {
     vec![
         mistake("a dimension that is not there", "inspect model.onnx --dim nothing=3"),
+        mistake("a format of nothing", "inspect model.onnx --format csv"),
+        mistake("a format that does not exist", "inspect model.onnx --layers --format html"),
+        mistake("two formats", "inspect model.onnx --layers --format csv --json"),
         mistake("a dimension without its size", "inspect model.onnx --dim N"),
         mistake("a size that is none", "inspect model.onnx --dim N=many"),
         mistake("a size of 0", "inspect model.onnx --dim N=0"),
