@@ -24,6 +24,7 @@ pub fn controls(run: &mut Run, outcome: &mut Outcome) -> Result<()> {
     let mut wanted = run.options.controls.clone();
     wanted.sort_unstable();
     wanted.dedup();
+    let _lock = if wanted.is_empty() { None } else { RunFolder::lock(run.folder)? };
     for control in wanted {
         let name = control.name().to_owned();
         let wider = match control {

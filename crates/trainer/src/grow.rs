@@ -91,6 +91,7 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
         RunFolder::tidy(run.folder);
         return Ok(Outcome { improved: summary.improved(), summary });
     }
+    let lock = RunFolder::lock(run.folder)?;
     let path = RunFolder::checkpoint(run.folder);
     if !(run.resume && path.exists()) {
         // Before the data are read, which may take a while.
@@ -100,8 +101,8 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     // A run that was killed before its first checkpoint starts anew.
     let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.origin)?) } else { None };
     let folder = match &checkpoint {
-        Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
-        None => RunFolder::create(run.folder, run.resume)?,
+        Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths, lock)?,
+        None => RunFolder::create(run.folder, run.resume, lock)?,
     };
     folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(run.options))?.as_bytes())?;
     folder.write(folder::PLAN, fixed.plan_text.as_bytes())?;

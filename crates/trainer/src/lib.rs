@@ -18,6 +18,7 @@ pub mod feed;
 pub mod folder;
 mod frozen;
 pub mod grow;
+mod lock;
 pub mod metric;
 pub mod network;
 pub mod neuron;

@@ -127,10 +127,19 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             out.note(format_args!("interrupted; go on with the same command and --resume ({})", shown(folder)));
             return Ok(Outcome::Interrupted);
         }
-        other => other.map_err(|e| about(e.into()))?,
+        other => other.map_err(|e| about(stopped(e.into(), folder)))?,
     };
     report(&grown, &folder.join("model.onnx"), out)?;
     Ok(if grown.improved { Outcome::Success } else { Outcome::Negative })
+}
+
+/// An error that ended a run, with how to go on from its checkpoint where the disk is full.
+fn stopped(failure: Failure, folder: &Path) -> Failure {
+    if RunFolder::checkpoint(folder).exists() {
+        failure.when_full("free space on the disk, then go on with the same command and --resume; the checkpoint is whole")
+    } else {
+        failure
+    }
 }
 
 fn read_plan(path: &Path) -> Result<Plan, Failure> {
