@@ -82,6 +82,7 @@ pub(crate) enum Event {
     Epoch(Epoch),
     Site(Site),
     Verdict(Verdict),
+    Finished {},
     #[serde(other)]
     Other,
 }

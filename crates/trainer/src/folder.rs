@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     events::Event,
     lock::Lock,
+    options::Options,
     summary::Summary,
 };
 
@@ -165,6 +166,12 @@ impl RunFolder {
     /// Where the checkpoint lies.
     pub fn checkpoint(root: &Path) -> PathBuf {
         root.join("checkpoints").join("latest.safetensors")
+    }
+
+    /// Tell TensorBoard the options of the run.
+    pub(crate) fn record_options(&mut self, options: &Options) -> Result<()> {
+        let options = serde_json::to_value(options).unwrap_or_default();
+        Ok(self.board.options(&options, now())?)
     }
 
     /// Append an event to the logs.

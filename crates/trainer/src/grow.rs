@@ -100,10 +100,11 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     let fixed = prepare(run)?;
     // A run that was killed before its first checkpoint starts anew.
     let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.origin)?) } else { None };
-    let folder = match &checkpoint {
+    let mut folder = match &checkpoint {
         Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths, lock)?,
         None => RunFolder::create(run.folder, run.resume, lock)?,
     };
+    folder.record_options(run.options)?;
     folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(run.options))?.as_bytes())?;
     folder.write(folder::PLAN, fixed.plan_text.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
