@@ -36,8 +36,11 @@ fn masked(bytes: &[u8]) -> u32 {
     (!crc).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// The fields of a protobuf message: number, varint or fixed value, and bytes.
-fn fields(mut bytes: &[u8]) -> Vec<(u64, u64, Vec<u8>)> {
+/// A field of a protobuf message: number, varint or fixed value, and bytes.
+type Field = (u64, u64, Vec<u8>);
+
+/// The fields of a protobuf message.
+fn fields(mut bytes: &[u8]) -> Vec<Field> {
     fn varint(bytes: &mut &[u8]) -> u64 {
         let (mut value, mut shift) = (0, 0);
         loop {
@@ -207,7 +210,7 @@ fn options_are_told_once_for_the_page_that_compares_runs_by_them() {
     assert_eq!(hparams(&path, "_hparams_/session_end_info"), None);
     let start = fields(&fields(&hparams(&path, "_hparams_/session_start_info").unwrap())[0].2);
     // Each entry is a key and a value; a value is a number (2), a text (3) or a truth (4).
-    let told: Vec<(String, (u64, u64, Vec<u8>))> = start
+    let told: Vec<(String, Field)> = start
         .iter()
         .filter(|f| f.0 == 1)
         .map(|entry| {
