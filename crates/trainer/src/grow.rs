@@ -283,6 +283,7 @@ impl Controller<'_, '_> {
             session: &session,
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
+            ceiling: state.best_score.loss,
             trial: self.trial_rows()?,
             interrupt: self.run.interrupt,
         };
