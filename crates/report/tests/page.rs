@@ -89,8 +89,15 @@ fn the_page_of_a_real_run_says_what_happened() {
         assert!(page.contains(&format!("<span class=\"name\">{phase}</span>")), "{phase} is not over the curves");
     }
     assert_eq!(page.matches("✕ not kept").count(), 3);
-    for text in ["onnx-dendrite 0.1.0", "hybrid", "add_result1", "finetune-first = true", "Learning rate", "84 epochs"]
-    {
+    for text in [
+        "onnx-dendrite 0.1.0",
+        "hybrid",
+        "add_result1",
+        "finetune-first = true",
+        "Learning rate",
+        "Norm of the gradients",
+        "84 epochs",
+    ] {
         assert!(page.contains(text), "{text}");
     }
 }
