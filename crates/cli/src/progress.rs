@@ -80,7 +80,7 @@ impl<'a> Progress<'a> {
             Event::PhaseStarted { kind, cycle, attempt, parameters, epochs } => {
                 self.bar.reset();
                 self.bar.set_length(*epochs as u64);
-                self.bar.set_prefix(name(kind, *cycle, *attempt));
+                self.bar.set_prefix(self.prefix() + &name(kind, *cycle, *attempt));
                 self.bar.set_message(format!("{} parameters", grouped(*parameters as u64)));
                 if self.log.is_some() {
                     self.log = Some(Log::new(name(kind, *cycle, *attempt), *epochs));
@@ -99,6 +99,25 @@ impl<'a> Progress<'a> {
                 let samples = grouped(*samples as u64);
                 self.say(format!("the part of the model that stays as it is, is computed once for {samples} samples"));
             }
+            Event::BatchNorm { nodes, trained, replaced } => {
+                let momentum = match replaced {
+                    0 => String::new(),
+                    n => format!("; the momentum of {n} is 1, with which they would never move: 0.9 is taken"),
+                };
+                self.say(format!(
+                    "batch normalisation: {trained} of {nodes} train by the batch, their stored statistics follow{momentum}"
+                ));
+            }
+            Event::ControlStarted { control, note } => {
+                self.label = format!("control {control}");
+                if let Some(note) = note {
+                    self.say(note.clone());
+                }
+            }
+            Event::ControlLeftOut { control, reason } => {
+                self.label = format!("control {control}");
+                self.say(format!("not run: {reason}"));
+            }
             Event::Progress { done, steps } => {
                 // Steps of a short epoch go by too fast to be shown.
                 if *steps >= 50 && (done % (steps / 50).max(1) == 0 || done == steps) {
@@ -111,8 +130,9 @@ impl<'a> Progress<'a> {
                     None => "the phase ends with its best weights; try a lower --lr or --clip-norm 1".to_owned(),
                 };
                 let what = report.anomaly.as_ref().map_or("the loss is no number".to_owned(), |a| a.to_string());
+                let prefix = self.prefix();
                 self.bar.suspend(|| {
-                    self.out.warn(format_args!("epoch {}, step {}: {what}; {next}", report.epoch, report.step));
+                    self.out.warn(format_args!("{prefix}epoch {}, step {}: {what}; {next}", report.epoch, report.step));
                 });
             }
             Event::Site { report, .. } => {
@@ -139,8 +159,13 @@ impl<'a> Progress<'a> {
     }
 
     fn say(&self, text: String) {
-        let prefix = if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) };
+        let prefix = self.prefix();
         self.bar.suspend(|| self.out.note(format_args!("{prefix}{text}")));
+    }
+
+    /// What stands before every line.
+    fn prefix(&self) -> String {
+        if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) }
     }
 }
 

@@ -286,6 +286,26 @@ impl fmt::Display for Time {
     }
 }
 
+/// Which statistics batch normalisation uses where weights train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// The stored ones, which stay as they are.
+    Frozen,
+    /// Those of the batch; the stored ones follow.
+    Train,
+}
+
+impl BatchNorm {
+    /// The name on the command line and in the summary.
+    pub fn name(self) -> &'static str {
+        match self {
+            BatchNorm::Frozen => "frozen",
+            BatchNorm::Train => "train",
+        }
+    }
+}
+
 /// What a grown model is held against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -294,6 +314,8 @@ pub enum Control {
     Longer,
     /// The same growth with every connection held at zero: what dendrites owe to the schedule alone.
     Sham,
+    /// The input with its own hidden layers widened to as many parameters, trained for as many epochs.
+    Wider,
 }
 
 impl Control {
@@ -302,6 +324,7 @@ impl Control {
         match self {
             Control::Longer => "longer",
             Control::Sham => "sham",
+            Control::Wider => "wider",
         }
     }
 }

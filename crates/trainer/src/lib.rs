@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod anomaly;
+mod batch_norm;
 pub mod checkpoint;
 pub mod choices;
 pub mod controls;
@@ -18,6 +19,7 @@ pub mod folder;
 mod frozen;
 mod further;
 pub mod grow;
+mod lock;
 mod memory;
 pub mod metric;
 pub mod network;
@@ -31,6 +33,7 @@ pub mod random;
 pub mod schedule;
 pub mod step;
 pub mod summary;
+pub mod wider;
 
 pub use controls::controls;
 pub use dendrite_data::{Augment, DataSet, Input, Loader, Preprocess, Request, Samples};

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use crate::choices::{Activations, Also, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time};
+pub use crate::choices::{
+    Activations, Also, BatchNorm, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time,
+};
 
 /// Every option of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +83,8 @@ pub struct Options {
     pub tries: usize,
     /// Which weights train: `all`, `sites`, `head`, `dendrites` or a pattern.
     pub train: String,
+    /// Which statistics batch normalisation uses in neuron phases; scores are always by the stored ones.
+    pub batch_norm: BatchNorm,
     /// Whether a neuron phase without dendrites comes first.
     pub finetune_first: bool,
     /// The seed of everything random.
@@ -137,6 +141,7 @@ impl Default for Options {
             patience: 10,
             tries: 2,
             train: "all".to_owned(),
+            batch_norm: BatchNorm::Frozen,
             finetune_first: true,
             seed: 0,
             threads: None,

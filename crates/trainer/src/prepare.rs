@@ -5,6 +5,7 @@ use dendrite_onnx::ops::cost::model_parameters;
 use dendrites::{Connection, Demand, Plan, sites::select};
 
 use crate::{
+    batch_norm,
     error::{Error, Result},
     frozen::Frozen,
     further,
@@ -92,13 +93,16 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
     let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
     let trained = trained_names(&network, &Growth::default(), options)?;
+    batch_norm::check(&network.graph, &trained, options)?;
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);
         let (network, objective, samples) = (&network, &objective, &train);
         step::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
     }
+    let mut changing = trained;
+    changing.extend(batch_norm::changing(&network.graph, &changing, options)?);
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
-    let (frozen, behind) = Frozen::split(&network, &trained, &sites, &data, options)?.unzip();
+    let (frozen, behind) = Frozen::split(&network, &changing, &sites, &data, options)?.unzip();
     let (whole, whole_val) = (network, val.clone());
     let network = behind.unwrap_or_else(|| whole.clone());
     Ok(Fixed {

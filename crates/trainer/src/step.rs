@@ -19,11 +19,12 @@ use dendrites::{
 };
 
 use crate::{
+    batch_norm::{self, Running},
     error::{Error, Result},
     feed, memory,
     network::Growth,
     objective::Context,
-    options::{Method, OptimizerKind, Options},
+    options::{BatchNorm, Method, OptimizerKind, Options},
     pieces::Pieces,
 };
 
@@ -38,7 +39,7 @@ pub struct Trainer {
     graph: Graph,
     /// The passes that come before the optimizer's part.
     pieces: Option<Pieces>,
-    /// The names of the weights: the state's first tensors, moments follow.
+    /// The names of the weights, then of the statistics that follow the batches: the state's first tensors, moments follow.
     names: Vec<String>,
     /// The inputs of the state.
     slots: Vec<String>,
@@ -73,6 +74,8 @@ struct Differentiated {
     kept: Vec<(String, Tensor)>,
     /// The same weights with their gradients.
     pairs: Vec<(ValueId, ValueId)>,
+    /// The statistics that follow the batches.
+    running: Vec<Running>,
 }
 
 /// Build everything of the first training step but its session, to find out early what stands in its way.
@@ -95,12 +98,21 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
         HashSet::new()
     };
     let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
+    let running =
+        if options.batch_norm == BatchNorm::Train { batch_norm::use_batches(&mut graph, names)? } else { Vec::new() };
     let mut start = Vec::new();
     for id in &trained {
         start.extend(graph.constant_to_input(*id));
     }
     let values = objective.attach_training(&mut graph, network.prediction)?;
     let divided = options.divides(samples.len());
+    if divided && !running.is_empty() {
+        return Err(Error::Option {
+            reason: "--batch-norm train takes statistics of a whole batch, --micro-batch passes it in pieces"
+                .to_owned(),
+            hint: "leave one of the two out".to_owned(),
+        });
+    }
     if divided && !values.separable {
         let (why, say) = if values.alike {
             ("the loss gives one number for the whole batch", "let the loss give one number for each sample, or")
@@ -134,14 +146,14 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
             hint: "select weights with --train-weights, or another output with --output".to_owned(),
         });
     }
-    Ok(Differentiated { graph, values, kept, pairs })
+    Ok(Differentiated { graph, values, kept, pairs, running })
 }
 
 impl Trainer {
     /// Build the training session of a grown network; `names` are the weights that train.
     pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
         let Context { samples, options, session, .. } = context;
-        let Differentiated { mut graph, values, kept, pairs } = differentiate(context, growth, names)?;
+        let Differentiated { mut graph, values, kept, pairs, running } = differentiate(context, growth, names)?;
         if options.recompute {
             let loss = if options.divides(samples.len()) { values.sum } else { values.mean };
             recompute(&mut graph, loss, &pairs)?;
@@ -174,6 +186,10 @@ impl Trainer {
             let output = graph.name_of(*updated).to_owned();
             state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
         }
+        for Running { name, updated, initial } in &running {
+            let (input, output) = (name.clone(), graph.name_of(*updated).to_owned());
+            state.push(StateSlot { input, output, initial: initial.clone() });
+        }
         for (input, output, shape) in &attached.state {
             let dims = shape.as_known().unwrap_or_default();
             state.push(StateSlot {
@@ -184,6 +200,7 @@ impl Trainer {
         }
         graph.outputs = vec![loss, norm];
         graph.outputs.extend(&attached.updated);
+        graph.outputs.extend(running.iter().map(|r| r.updated));
         graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
         graph.prune();
         let name = |v: ValueId| graph.name_of(v).to_owned();
@@ -191,7 +208,8 @@ impl Trainer {
         feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
         feeds.push((count.clone(), ElementType::Float, vec![]));
         let (initial, slots) = state.iter().map(|s| (s.initial.clone(), s.input.clone())).unzip();
-        let names = kept.into_iter().map(|(name, _)| name).collect();
+        let weights = kept.into_iter().map(|(name, _)| name);
+        let names = weights.chain(running.into_iter().map(|r| r.name)).collect();
         let scalars = [LOSS, NORM].map(|name| (name.to_owned(), ElementType::Float, vec![]));
         let session = Session::from_graph(&graph, &memory::planned(&graph, session))?;
         let mut pass = Loop::borrowing(session, state, &borrowed, &feeds, &scalars)?;
@@ -221,7 +239,7 @@ impl Trainer {
         self.batch
     }
 
-    /// The whole state, weights first.
+    /// The whole state: weights, statistics of batch normalisations that train, moments.
     pub fn state(&self) -> Result<Vec<Tensor>> {
         Ok(self.pass.state()?)
     }
@@ -231,12 +249,12 @@ impl Trainer {
         Ok(self.pass.set_state(state)?)
     }
 
-    /// The weights in a state, by name.
+    /// The weights and the statistics in a state, by name.
     pub fn weights(&self, state: &[Tensor]) -> Weights {
         self.names.iter().cloned().zip(state.iter().cloned()).collect()
     }
 
-    /// The state at the start with other weights: moments zero.
+    /// The state at the start with other weights and statistics: moments zero.
     pub fn fresh_state(&self, weights_from: &[Tensor]) -> Vec<Tensor> {
         let mut state = self.initial.clone();
         let weights = self.names.len().min(weights_from.len());
