@@ -21,6 +21,15 @@ fn page(change: impl FnOnce(&Path)) -> String {
     page
 }
 
+/// Turn an option of a run's configuration on or off.
+fn set(folder: &Path, option: &str, value: bool) {
+    let path = folder.join("config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let off = format!("{option} = false");
+    assert!(text.contains(&off));
+    fs::write(&path, text.replace(&off, &format!("{option} = {value}"))).unwrap();
+}
+
 /// The same with a change to summary.json alone.
 fn page_of(change: impl FnOnce(&mut Value)) -> String {
     page(|folder| {
@@ -149,8 +158,7 @@ fn losses_and_stronger_controls_stand_beside_the_wins() {
 #[test]
 fn a_sham_is_called_one_and_missing_controls_are_missed() {
     let page = page(|folder| {
-        let path = folder.join("config.toml");
-        fs::write(&path, fs::read_to_string(&path).unwrap() + "sham = true\n").unwrap();
+        set(folder, "sham", true);
     });
     assert!(page.contains("This run is a sham"));
     assert!(page.contains("No controls were run"));
@@ -165,8 +173,7 @@ fn a_metric_of_the_users_own_goes_the_way_the_options_say() {
                 let text = fs::read_to_string(&path).unwrap().replace("\"accuracy\"", "\"pinball\"");
                 fs::write(path, text).unwrap();
             }
-            let path = folder.join("config.toml");
-            fs::write(&path, format!("minimise = {minimise}\n{}", fs::read_to_string(&path).unwrap())).unwrap();
+            set(folder, "minimise", minimise);
         })
     };
     assert!(with(true).contains("Worse than the input: validation pinball, test pinball."));

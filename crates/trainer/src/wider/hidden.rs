@@ -369,8 +369,9 @@ impl<'g> Trace<'g> {
             self.go_on(node.output(0), place);
             return Ok(());
         }
-        // x ** y of new units is finite only for these.
-        let power = self.graph.constant(other).and_then(|t| t.to_f64()).is_some_and(|v| v.iter().all(|v| *v >= 1.0));
+        // x ** y of new units, which may be negative, is finite only for these.
+        let whole = |v: &f64| *v >= 1.0 && v.fract() == 0.0;
+        let power = self.graph.constant(other).and_then(|t| t.to_f64()).is_some_and(|v| v.iter().all(whole));
         if position == 1 && matches!(node.op.as_str(), "Div" | "Pow" | "PRelu") || node.is("Pow") && !power {
             return Err(format!("its output is read by {}", self.shown(node)));
         }
