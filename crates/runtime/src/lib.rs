@@ -7,6 +7,7 @@
 //!
 //! A process has one environment; it is made with the first session and lives as long as the process.
 
+mod bodies;
 mod convert;
 mod environment;
 pub mod error;

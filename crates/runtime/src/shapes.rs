@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 
 use crate::{
+    bodies::infer_bodies,
     error::{Error, Result},
     probe::Trial,
     session::{Optimization, Session, SessionOptions},
@@ -23,7 +24,7 @@ const LARGE: usize = 64;
 /// Symbols of the inputs keep their names; an input dimension without one gets a name: `batch` for the first axis unless
 /// that name is taken, else one made of the input's name and the axis. A dimension that depends on symbols in another way
 /// than being equal to one stays [`Dim::Unknown`], and a value of which not even the rank could be found has no shape.
-/// Values inside sub-graphs are not part of the graph and get nothing.
+/// Values inside sub-graphs are not part of the graph: what is found of them is written into the sub-graph.
 ///
 /// # Errors
 ///
@@ -52,7 +53,7 @@ pub fn infer_shapes(graph: &mut Graph) -> Result<()> {
             graph.set_type(value, Some(element_type), Some(shape));
         }
     }
-    Ok(())
+    infer_bodies(graph)
 }
 
 fn record(graph: &mut Graph, inferred: Vec<Inferred>) {
