@@ -98,6 +98,15 @@ impl Error {
         }
     }
 
+    /// Whether memory was what lacked, on the host or on a device.
+    pub fn is_out_of_memory(&self) -> bool {
+        const SAID: [&str; 4] = ["Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory"];
+        match self {
+            Error::Run { reason } | Error::Load { reason } => SAID.iter().any(|text| reason.contains(text)),
+            _ => false,
+        }
+    }
+
     /// The error that ONNX Runtime did not load a model, from what it said: without what the error says anyway, and a node
     /// named as everywhere.
     pub(crate) fn load(said: &str) -> Self {

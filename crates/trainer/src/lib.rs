@@ -10,6 +10,7 @@ pub mod choices;
 pub mod controls;
 pub mod dendrite;
 pub mod error;
+pub mod estimate;
 pub mod evaluate;
 pub mod events;
 pub mod export;

@@ -7,7 +7,7 @@ use dendrite_autodiff::{
     accumulation, gradients,
     loss::LossValues,
     optimizer,
-    optimizer::{Algorithm, Optimizer},
+    optimizer::{Algorithm, Optimizer, OptimizerValues},
     recompute::recompute,
 };
 use dendrite_data::{Batch, Samples};
@@ -24,7 +24,7 @@ use crate::{
     network::Growth,
     objective::Context,
     options::{Method, OptimizerKind, Options},
-    pieces::Pieces,
+    pieces::{Passes, Pieces},
 };
 
 const LOSS: &str = "training/loss";
@@ -132,31 +132,47 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
     Ok(Differentiated { graph, values, kept, pairs })
 }
 
-impl Trainer {
-    /// Build the training session of a grown network; `names` are the weights that train.
-    pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
-        let Context { samples, options, session, .. } = context;
+/// The graphs of a training step.
+pub(crate) struct Drawn {
+    /// The passes over the pieces of a batch, where it is divided.
+    pub(crate) passes: Option<Graph>,
+    /// The whole step, or the optimizer's part of it.
+    pub(crate) update: Graph,
+    /// The weights that train, with their values at the start.
+    pub(crate) kept: Vec<(String, Tensor)>,
+    /// The optimizer's state at the start.
+    pub(crate) state: Vec<Tensor>,
+}
+
+/// Everything of a training step but its sessions.
+struct Parts {
+    passes: Option<Passes>,
+    graph: Graph,
+    kept: Vec<(String, Tensor)>,
+    attached: OptimizerValues,
+    target: String,
+    weight: String,
+}
+
+impl Parts {
+    fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
+        let Context { samples, options, .. } = context;
         let Differentiated { mut graph, values, kept, pairs } = differentiate(context, growth, names)?;
+        let divided = options.divides(samples.len());
         if options.recompute {
-            let loss = if options.divides(samples.len()) { values.sum } else { values.mean };
-            recompute(&mut graph, loss, &pairs)?;
+            recompute(&mut graph, if divided { values.sum } else { values.mean }, &pairs)?;
         }
         let optimizer = optimizer_of(options, samples.len());
         let name = |v: ValueId| graph.name_of(v).to_owned();
         let (target, weight) = (name(values.target), name(values.weight));
-        let mut feeds = feed::inputs(samples, options.pass_for(samples.len()));
-        feeds.push(feed::target(samples, &target, options.pass_for(samples.len()))?);
-        feeds.push((weight.clone(), ElementType::Float, vec![options.pass_for(samples.len())]));
-        let (mut pieces, mut borrowed) = (None, Vec::new());
-        let (loss, attached) = if options.divides(samples.len()) {
+        let mut passes = None;
+        let (loss, attached) = if divided {
             let parameters: Vec<(String, Shape)> =
                 kept.iter().map(|(name, tensor)| (name.clone(), Shape::known(tensor.shape()))).collect();
-            let passes = Pieces::new(graph, &values, &pairs, &feeds, samples, session)?;
-            let update = accumulation::update(&optimizer, &parameters, &passes.sums())?;
-            borrowed = passes.ports();
-            pieces = Some(passes);
+            let of_piece = Passes::new(graph, &values, &pairs)?;
+            let update = accumulation::update(&optimizer, &parameters, &of_piece.names())?;
+            passes = Some(of_piece);
             graph = update.graph;
-            feeds.clear();
             (update.loss, update.optimizer)
         } else {
             let attached = optimizer::attach(&mut graph, &optimizer, &pairs)?;
@@ -164,23 +180,56 @@ impl Trainer {
         };
         let loss = graph.op("Identity", LOSS, &[loss], Default::default());
         let norm = graph.op("Identity", NORM, &[attached.gradient_norm], Default::default());
-        let mut state = Vec::new();
-        for ((name, initial), updated) in kept.iter().zip(&attached.updated) {
-            let output = graph.name_of(*updated).to_owned();
-            state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
-        }
-        for (input, output, shape) in &attached.state {
-            let dims = shape.as_known().unwrap_or_default();
-            state.push(StateSlot {
-                input: graph.name_of(*input).to_owned(),
-                output: graph.name_of(*output).to_owned(),
-                initial: Tensor::filled(ElementType::Float, &dims, 0.0),
-            });
-        }
         graph.outputs = vec![loss, norm];
         graph.outputs.extend(&attached.updated);
         graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
         graph.prune();
+        Ok(Parts { passes, graph, kept, attached, target, weight })
+    }
+
+    /// The optimizer's state at the start.
+    fn moments(&self) -> impl Iterator<Item = Tensor> + '_ {
+        let zeros = |shape: &Shape| Tensor::filled(ElementType::Float, &shape.as_known().unwrap_or_default(), 0.0);
+        self.attached.state.iter().map(move |(_, _, shape)| zeros(shape))
+    }
+}
+
+/// The graphs of the step that [`Trainer::new`] would build.
+pub(crate) fn drawn(context: Context, growth: &Growth, names: &[String]) -> Result<Drawn> {
+    let parts = Parts::new(context, growth, names)?;
+    let state = parts.moments().collect();
+    Ok(Drawn { passes: parts.passes.map(Passes::into_graph), update: parts.graph, kept: parts.kept, state })
+}
+
+impl Trainer {
+    /// Build the training session of a grown network; `names` are the weights that train.
+    pub fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
+        Self::build(context, growth, names).map_err(Error::of_training)
+    }
+
+    fn build(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
+        let Context { samples, options, session, .. } = context;
+        let parts = Parts::new(context, growth, names)?;
+        let mut state = Vec::new();
+        for ((name, initial), updated) in parts.kept.iter().zip(&parts.attached.updated) {
+            let output = parts.graph.name_of(*updated).to_owned();
+            state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
+        }
+        for ((input, output, _), initial) in parts.attached.state.iter().zip(parts.moments()) {
+            let name = |v: ValueId| parts.graph.name_of(v).to_owned();
+            state.push(StateSlot { input: name(*input), output: name(*output), initial });
+        }
+        let Parts { passes, graph, kept, attached, target, weight } = parts;
+        let size = options.pass_for(samples.len());
+        let mut feeds = feed::inputs(samples, size);
+        feeds.push(feed::target(samples, &target, size)?);
+        feeds.push((weight.clone(), ElementType::Float, vec![size]));
+        let pieces = match passes {
+            Some(passes) => {
+                Some(Pieces::new(passes, (&target, &weight), &std::mem::take(&mut feeds), samples, session)?)
+            }
+            None => None,
+        };
         let name = |v: ValueId| graph.name_of(v).to_owned();
         let (learning_rate, count) = (name(attached.learning_rate), name(attached.step));
         feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
@@ -188,6 +237,7 @@ impl Trainer {
         let (initial, slots) = state.iter().map(|s| (s.initial.clone(), s.input.clone())).unzip();
         let names = kept.into_iter().map(|(name, _)| name).collect();
         let scalars = [LOSS, NORM].map(|name| (name.to_owned(), ElementType::Float, vec![]));
+        let borrowed = pieces.as_ref().map_or_else(Vec::new, Pieces::ports);
         let session = Session::from_graph(&graph, &memory::planned(&graph, session))?;
         let mut pass = Loop::borrowing(session, state, &borrowed, &feeds, &scalars)?;
         if pieces.is_none() {
@@ -241,6 +291,10 @@ impl Trainer {
 
     /// One step on a batch of `samples`; `steps` counts optimizer steps since its moments were zero, this one included.
     pub fn step(&mut self, samples: &Samples, batch: &Batch, lr: f64, steps: u64) -> Result<StepReading> {
+        self.run(samples, batch, lr, steps).map_err(Error::of_training)
+    }
+
+    fn run(&mut self, samples: &Samples, batch: &Batch, lr: f64, steps: u64) -> Result<StepReading> {
         (self.lr, self.steps) = (lr as f32, steps);
         match &mut self.pieces {
             Some(pieces) => {

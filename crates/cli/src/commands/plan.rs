@@ -1,15 +1,23 @@
 //! `dendrite plan`: where dendrites would grow and what they would cost.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::atomic::AtomicBool};
 
 use dendrite_onnx::{Model, ops::cost::model_parameters};
-use dendrite_trainer::{Network, prepare::make_plan};
-use dendrites::Connection;
+use dendrite_runtime::SessionOptions;
+use dendrite_trainer::{
+    DataSet, Network, Options,
+    estimate::{StepMemory, step_memory, zeros},
+    neuron::trained_names,
+    objective::{Context, Objective},
+    prepare::make_plan,
+    random::initial_growth,
+};
+use dendrites::{Connection, Plan};
 use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Configuration, MethodChoice, Placement},
+    growth::{Configuration, MethodChoice, Placement, count},
     output::{Output, grouped},
 };
 
@@ -23,9 +31,104 @@ pub(crate) struct Args {
     /// How dendrites will learn: `pb` grows them one by one, the others together [default: hybrid]
     #[arg(long, value_name = "METHOD")]
     method: Option<MethodChoice>,
+    /// Data that will train: what memory a step takes is then told for their shapes, number and target
+    #[arg(long, value_name = "DATA")]
+    train: Option<PathBuf>,
+    /// Samples a step, for the memory it takes; by default what growth would choose for the data, 16 without them
+    #[arg(long, value_name = "N", value_parser = count)]
+    batch: Option<usize>,
+    /// Samples of a pass, for the memory that --micro-batch brings a step to; a quarter of the batch unless said
+    #[arg(long, value_name = "N", value_parser = count)]
+    micro_batch: Option<usize>,
     #[command(flatten)]
     placement: Placement,
 }
+
+/// What a step takes as it is, in pieces, with activations computed anew, and with both.
+struct Memory {
+    batch: usize,
+    micro_batch: usize,
+    plain: StepMemory,
+    divided: StepMemory,
+    recomputed: StepMemory,
+    both: StepMemory,
+}
+
+impl Memory {
+    /// Of a training step of the network with all the dendrites of a plan.
+    fn of(args: &Args, network: &Network, plan: &Plan, options: &Options) -> Result<Self, Failure> {
+        let samples = match &args.train {
+            Some(path) => network.samples(&DataSet::open(path, &options.preprocess)?, options)?,
+            None => zeros(network, options, args.batch.or(options.batch).unwrap_or(DEFAULT_BATCH))?,
+        };
+        let mut options = options.clone();
+        options.batch = args.batch.or(options.batch);
+        let batch = options.batch_for(samples.len());
+        let micro_batch = args.micro_batch.or(options.micro_batch).unwrap_or(batch.div_ceil(4)).min(batch);
+        let growth = initial_growth(network, plan, options.activation.list()[0], options.seed)?;
+        let (session, never) = (SessionOptions::default(), AtomicBool::new(false));
+        let with = |micro_batch: Option<usize>, recompute: bool| -> Result<StepMemory, Failure> {
+            let options = Options { micro_batch, recompute, ..options.clone() };
+            let objective = Objective::choose(network, &samples, &options)?;
+            let names = trained_names(network, &growth, &options)?;
+            let context = Context {
+                network,
+                objective: &objective,
+                samples: &samples,
+                options: &options,
+                session: &session,
+                interrupt: &never,
+            };
+            Ok(step_memory(context, &growth, &names)?)
+        };
+        Ok(Memory {
+            batch,
+            micro_batch,
+            plain: with(None, false)?,
+            divided: with(Some(micro_batch), false)?,
+            recomputed: with(None, true)?,
+            both: with(Some(micro_batch), true)?,
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let shown = |bytes: usize| match bytes {
+            0..10_000_000 => format!("{} kB", grouped(bytes.div_ceil(1000) as u64)),
+            _ => format!("{} MB", grouped(bytes.div_ceil(1_000_000) as u64)),
+        };
+        let StepMemory { weights, optimizer, gradients, activations, total } = self.plain;
+        let sample = if self.batch == 1 { "sample" } else { "samples" };
+        vec![
+            format!(
+                "# memory of a training step of {} {sample}: about {}, of which weights {}, optimizer {}, gradients {}, \
+                 activations {}",
+                self.batch,
+                shown(total),
+                shown(weights),
+                shown(optimizer),
+                shown(gradients),
+                shown(activations)
+            ),
+            format!(
+                "# with --micro-batch {} about {}, with --recompute {}, with both {}",
+                self.micro_batch,
+                shown(self.divided.total),
+                shown(self.recomputed.total),
+                shown(self.both.total)
+            ),
+        ]
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "batch": self.batch, "micro_batch": self.micro_batch, "plain": self.plain,
+            "with_micro_batch": self.divided, "with_recompute": self.recomputed, "with_both": self.both,
+        })
+    }
+}
+
+/// Samples of a step where there are no data to choose by.
+const DEFAULT_BATCH: usize = 16;
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     plan(args, out).map_err(|failure| failure.of(&args.model))
@@ -47,6 +150,11 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         one.parameters(&network.sites, cycles)
     };
     let total = base + plan.parameters(&network.sites, plan.cycles);
+    // Data that were given have to fit. Without them, what cannot be told is left open: a plan needs no estimate.
+    let memory = match Memory::of(args, &network, &plan, &options) {
+        Err(failure) if args.train.is_some() => return Err(failure),
+        memory => memory,
+    };
     if out.is_json() {
         let sites = plan.sites.iter().map(|s| {
             json!({ "name": s.name, "dendrites": s.dendrites, "parameters": of_site(&s.name, plan.cycles) })
@@ -55,6 +163,7 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         out.object(json!({
             "connect": plan.connect, "cycles": plan.cycles, "sites": sites.collect::<Vec<_>>(),
             "not_sites": others.collect::<Vec<_>>(), "parameters_before": base, "parameters_after": total,
+            "step_memory": memory.as_ref().ok().map(Memory::json),
         }))?;
         return Ok(Outcome::Success);
     }
@@ -65,6 +174,10 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         plan.cycles,
         if plan.cycles == 1 { "" } else { "s" }
     ))?;
+    match &memory {
+        Ok(memory) => memory.lines().iter().try_for_each(|line| out.line(line))?,
+        Err(failure) => out.line(format_args!("# memory of a training step: not told, {}", failure.message()))?,
+    }
     for other in &network.not_sites {
         out.line(format_args!("# not a site: {} ({}): {}", other.name, other.op, other.reason))?;
     }
