@@ -28,10 +28,10 @@ pub enum Error {
     #[error(transparent)]
     Runtime(#[from] dendrite_runtime::Error),
     /// A training step does not fit into memory.
-    #[error("a training step does not fit into memory: {source}")]
+    #[error("a training step does not fit into memory: {reason}")]
     Memory {
         /// What ONNX Runtime said.
-        source: dendrite_runtime::Error,
+        reason: String,
     },
     /// The operating system refused a file.
     #[error("{path}: {source}")]
@@ -97,9 +97,11 @@ impl Error {
 
     /// An error of a training step, which says so where memory was what lacked.
     pub(crate) fn of_training(error: Error) -> Self {
-        match error {
-            Error::Runtime(source) if source.is_out_of_memory() => Error::Memory { source },
-            other => other,
+        match &error {
+            Error::Runtime(said) => {
+                said.lack_of_memory().map(str::to_owned).map_or(error, |reason| Error::Memory { reason })
+            }
+            _ => error,
         }
     }
 
@@ -119,8 +121,9 @@ mod tests {
         let failed = |reason: &str| {
             Error::of_training(Error::Runtime(dendrite_runtime::Error::Run { reason: reason.to_owned() }))
         };
-        let lack = failed("Failed to allocate memory for requested buffer of size 308281344");
-        assert!(lack.to_string().starts_with("a training step does not fit into memory"), "{lack}");
+        let lack = failed("arena.cc:360 Failed to allocate memory for requested buffer of size 308281344");
+        let told = "a training step does not fit into memory: Failed to allocate memory for requested buffer of size 308281344";
+        assert_eq!(lack.to_string(), told);
         assert!(lack.hint().is_some_and(|hint| hint.contains("--micro-batch") && hint.contains("--recompute")));
         assert!(failed("bad shape").hint().is_none());
     }
