@@ -6,11 +6,12 @@ use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor};
 use serde::Serialize;
 
 use crate::{
+    drawn::Parts,
     error::{Error, Result},
     network::{Growth, Network},
     objective::Context,
     options::Options,
-    step::{self, Drawn},
+    pieces::Passes,
 };
 
 /// Copies of the weights and of the optimizer's state that a phase holds: two that take turns in a step, the best so far, and
@@ -34,9 +35,11 @@ pub struct StepMemory {
 
 /// The memory of a step of the training that `context` describes, on the network as `growth` has it with the weights `names`.
 pub fn step_memory(context: Context, growth: &Growth, names: &[String]) -> Result<StepMemory> {
-    let Drawn { passes, update, kept, state } = step::drawn(context, growth, names)?;
-    let trained: usize = kept.iter().map(|(_, tensor)| tensor.bytes().len()).sum();
-    let moments: usize = state.iter().map(|tensor| tensor.bytes().len()).sum();
+    let parts = Parts::new(context, growth, names)?;
+    let trained: usize = parts.kept.iter().map(|(_, tensor)| tensor.bytes().len()).sum();
+    let moments: usize = parts.moments().map(|tensor| tensor.bytes().len()).sum();
+    let Parts { passes, graph: update, .. } = parts;
+    let passes = passes.map(Passes::into_graph);
     let frozen = |graph: &Graph| -> usize {
         graph.values().filter_map(|(_, value)| value.constant.as_ref()).map(|tensor| tensor.bytes().len()).sum()
     };

@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod choices;
 pub mod controls;
 pub mod dendrite;
+mod drawn;
 pub mod error;
 pub mod estimate;
 pub mod evaluate;

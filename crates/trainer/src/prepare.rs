@@ -5,6 +5,7 @@ use dendrite_onnx::ops::cost::model_parameters;
 use dendrites::{Connection, Demand, Plan, sites::select};
 
 use crate::{
+    drawn,
     error::{Error, Result},
     frozen::Frozen,
     grow::Run,
@@ -13,7 +14,6 @@ use crate::{
     objective::{Context, Objective},
     options::{Method, Options},
     origin::Origin,
-    step,
 };
 
 /// Validation samples below which a paired test says nothing.
@@ -91,7 +91,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);
         let (network, objective, samples) = (&network, &objective, &train);
-        step::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
+        drawn::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
     }
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
     let (frozen, behind) = Frozen::split(&network, &trained, &sites, &data, options)?.unzip();

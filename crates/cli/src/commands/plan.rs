@@ -1,23 +1,16 @@
 //! `dendrite plan`: where dendrites would grow and what they would cost.
 
-use std::{path::PathBuf, sync::atomic::AtomicBool};
+use std::path::PathBuf;
 
 use dendrite_onnx::{Model, ops::cost::model_parameters};
-use dendrite_runtime::SessionOptions;
-use dendrite_trainer::{
-    DataSet, Network, Options,
-    estimate::{StepMemory, step_memory, zeros},
-    neuron::trained_names,
-    objective::{Context, Objective},
-    prepare::make_plan,
-    random::initial_growth,
-};
-use dendrites::{Connection, Plan};
+use dendrite_trainer::{Network, prepare::make_plan};
+use dendrites::Connection;
 use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
     growth::{Configuration, MethodChoice, Placement, count},
+    memory::{Asked, Memory},
     output::{Output, grouped},
 };
 
@@ -44,92 +37,6 @@ pub(crate) struct Args {
     placement: Placement,
 }
 
-/// What a step takes as it is, in pieces, with activations computed anew, and with both.
-struct Memory {
-    batch: usize,
-    micro_batch: usize,
-    plain: StepMemory,
-    divided: StepMemory,
-    recomputed: StepMemory,
-    both: StepMemory,
-}
-
-impl Memory {
-    /// Of a training step of the network with all the dendrites of a plan.
-    fn of(args: &Args, network: &Network, plan: &Plan, options: &Options) -> Result<Self, Failure> {
-        let samples = match &args.train {
-            Some(path) => network.samples(&DataSet::open(path, &options.preprocess)?, options)?,
-            None => zeros(network, options, args.batch.or(options.batch).unwrap_or(DEFAULT_BATCH))?,
-        };
-        let mut options = options.clone();
-        options.batch = args.batch.or(options.batch);
-        let batch = options.batch_for(samples.len());
-        let micro_batch = args.micro_batch.or(options.micro_batch).unwrap_or(batch.div_ceil(4)).min(batch);
-        let growth = initial_growth(network, plan, options.activation.list()[0], options.seed)?;
-        let (session, never) = (SessionOptions::default(), AtomicBool::new(false));
-        let with = |micro_batch: Option<usize>, recompute: bool| -> Result<StepMemory, Failure> {
-            let options = Options { micro_batch, recompute, ..options.clone() };
-            let objective = Objective::choose(network, &samples, &options)?;
-            let names = trained_names(network, &growth, &options)?;
-            let context = Context {
-                network,
-                objective: &objective,
-                samples: &samples,
-                options: &options,
-                session: &session,
-                interrupt: &never,
-            };
-            Ok(step_memory(context, &growth, &names)?)
-        };
-        Ok(Memory {
-            batch,
-            micro_batch,
-            plain: with(None, false)?,
-            divided: with(Some(micro_batch), false)?,
-            recomputed: with(None, true)?,
-            both: with(Some(micro_batch), true)?,
-        })
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let shown = |bytes: usize| match bytes {
-            0..10_000_000 => format!("{} kB", grouped(bytes.div_ceil(1000) as u64)),
-            _ => format!("{} MB", grouped(bytes.div_ceil(1_000_000) as u64)),
-        };
-        let StepMemory { weights, optimizer, gradients, activations, total } = self.plain;
-        let sample = if self.batch == 1 { "sample" } else { "samples" };
-        vec![
-            format!(
-                "# memory of a training step of {} {sample}: about {}, of which weights {}, optimizer {}, gradients {}, \
-                 activations {}",
-                self.batch,
-                shown(total),
-                shown(weights),
-                shown(optimizer),
-                shown(gradients),
-                shown(activations)
-            ),
-            format!(
-                "# with --micro-batch {} about {}, with --recompute {}, with both {}",
-                self.micro_batch,
-                shown(self.divided.total),
-                shown(self.recomputed.total),
-                shown(self.both.total)
-            ),
-        ]
-    }
-
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "batch": self.batch, "micro_batch": self.micro_batch, "plain": self.plain,
-            "with_micro_batch": self.divided, "with_recompute": self.recomputed, "with_both": self.both,
-        })
-    }
-}
-
-/// Samples of a step where there are no data to choose by.
-const DEFAULT_BATCH: usize = 16;
-
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     plan(args, out).map_err(|failure| failure.of(&args.model))
 }
@@ -151,7 +58,8 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     };
     let total = base + plan.parameters(&network.sites, plan.cycles);
     // Data that were given have to fit. Without them, what cannot be told is left open: a plan needs no estimate.
-    let memory = match Memory::of(args, &network, &plan, &options) {
+    let asked = Asked { train: args.train.as_deref(), batch: args.batch, micro_batch: args.micro_batch };
+    let memory = match Memory::of(&asked, &network, &plan, &options) {
         Err(failure) if args.train.is_some() => return Err(failure),
         memory => memory,
     };
