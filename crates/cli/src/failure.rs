@@ -94,7 +94,6 @@ impl Failure {
     }
 
     /// The error in one line, without its causes.
-    #[cfg_attr(not(feature = "tract"), allow(dead_code))]
     pub(crate) fn message(&self) -> String {
         self.error.to_string()
     }

@@ -5,6 +5,7 @@ mod compare;
 mod failure;
 mod growth;
 mod layers;
+mod memory;
 mod output;
 mod parity;
 mod progress;

@@ -213,3 +213,24 @@ fn shells_and_man_know_the_command() {
     assert!(page.contains("max\\-parameters") && page.contains("dendrite\\-grow"), "{page}");
     assert_eq!(code(&dendrite(&["man", "nothing"])), 2);
 }
+
+#[test]
+fn a_plan_tells_what_memory_a_step_takes() {
+    let model = repository("models/mnist8.onnx");
+    let facts = json(&["plan", &model, "--json", "--batch", "32"]);
+    let memory = &facts["step_memory"];
+    assert_eq!((&memory["batch"], &memory["micro_batch"]), (&32.into(), &8.into()));
+    let bytes = |which: &str, what: &str| memory[which][what].as_u64().unwrap();
+    let parts = ["weights", "optimizer", "gradients", "activations"];
+    assert_eq!(parts.iter().map(|part| bytes("plain", part)).sum::<u64>(), bytes("plain", "total"));
+    // The weights are held by two steps in turn at least, AdamW has two moments for each.
+    assert!(bytes("plain", "weights") >= 8 * facts["parameters_after"].as_u64().unwrap());
+    assert_eq!(bytes("plain", "optimizer"), 8 * bytes("plain", "gradients"));
+    assert!(bytes("with_micro_batch", "activations") < bytes("plain", "activations"));
+    assert!(bytes("with_recompute", "activations") <= bytes("plain", "activations"));
+    let twice = json(&["plan", &model, "--json", "--batch", "64"]);
+    assert!(twice["step_memory"]["plain"]["activations"].as_u64().unwrap() > bytes("plain", "activations") * 3 / 2);
+    let text = stdout(&dendrite(&["plan", &model, "--batch", "32"]));
+    assert!(text.contains("# memory of a training step of 32 samples: about "), "{text}");
+    assert!(text.contains("# with --micro-batch 8 about "), "{text}");
+}

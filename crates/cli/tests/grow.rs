@@ -267,3 +267,25 @@ fn batch_normalisation_trains_where_it_is_asked_for() {
         assert!(fs::read_to_string(folder.join("report.html")).unwrap().contains("Batch normalisation"));
     }
 }
+
+/// Options that save memory train the same weights, but for the last digits.
+#[test]
+fn less_memory_is_the_same_training() {
+    let scratch = tempfile::tempdir().unwrap();
+    let losses = |name: &str, more: &[&str]| -> Vec<f64> {
+        let folder = scratch.path().join(name);
+        let short = ["--dendrites", "0", "--lr", "0.003", "--epochs", "2", "--optimizer", "sgd"];
+        run(grow("jv_cnn4", "japanese-vowels", &folder, &[&short, more].concat()));
+        let text = fs::read_to_string(folder.join("metrics.csv")).unwrap();
+        let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let column = lines.next().unwrap().iter().position(|name| *name == "val_loss").unwrap();
+        lines.map(|line| line[column].parse().unwrap()).collect()
+    };
+    let plain = losses("plain", &[]);
+    assert_eq!(plain.len(), 2);
+    for more in [&["--micro-batch", "5"][..], &["--recompute"], &["--recompute", "--set", "micro-batch=5"]] {
+        let less = losses(&more.join(" "), more);
+        assert_eq!(less.len(), 2);
+        assert!(plain.iter().zip(&less).all(|(a, b)| (a - b).abs() < 1e-5 * a.abs().max(1.0)), "{more:?}: {less:?}");
+    }
+}

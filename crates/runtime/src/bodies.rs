@@ -11,12 +11,8 @@ use crate::{error::Result, shapes::infer_shapes};
 pub(crate) fn infer_bodies(graph: &mut Graph) -> Result<()> {
     for id in graph.node_ids() {
         let node = graph.node(id);
-        let bodies: Vec<(String, GraphProto)> = node
-            .attributes
-            .as_slice()
-            .iter()
-            .filter_map(|a| Some((a.name().to_owned(), a.g.clone()?)))
-            .collect();
+        let bodies: Vec<(String, GraphProto)> =
+            node.attributes.as_slice().iter().filter_map(|a| Some((a.name().to_owned(), a.g.clone()?))).collect();
         for (name, proto) in bodies {
             let body = infer_body(graph, id, &proto)?;
             graph.node_mut(id).attributes.set(&name, body.to_body()?);
@@ -113,7 +109,8 @@ fn open_changing(node: &Node, body: &Graph, given: &mut Given) -> bool {
     let states = node.inputs.len().saturating_sub(scanned + first_in);
     let mut changed = false;
     for state in 0..states {
-        let (Some(before), Some(output)) = (given.get_mut(first_in + state), body.outputs.get(first_out + state)) else {
+        let (Some(before), Some(output)) = (given.get_mut(first_in + state), body.outputs.get(first_out + state))
+        else {
             continue;
         };
         let Some(shape) = &mut before.1 else { continue };

@@ -98,6 +98,14 @@ impl Error {
         }
     }
 
+    /// What was said about memory, on the host or on a device, if that was what lacked.
+    pub fn lack_of_memory(&self) -> Option<&str> {
+        const SAID: [&str; 4] = ["Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory"];
+        let (Error::Run { reason } | Error::Load { reason }) = self else { return None };
+        let start = SAID.iter().find_map(|text| reason.find(text))?;
+        reason.get(start..)
+    }
+
     /// The error that ONNX Runtime did not load a model, from what it said: without what the error says anyway, and a node
     /// named as everywhere.
     pub(crate) fn load(said: &str) -> Self {
@@ -117,7 +125,7 @@ impl Error {
     }
 
     pub(crate) fn run(error: impl std::fmt::Display) -> Self {
-        Error::Run { reason: error.to_string() }
+        Error::Run { reason: error.to_string().trim_end().to_owned() }
     }
 
     pub(crate) fn port(name: &str, reason: impl Into<String>) -> Self {

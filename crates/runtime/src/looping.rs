@@ -203,6 +203,20 @@ impl Loop {
 
     /// Run the graph once. After an error, interruption included, the state is what it was before the step.
     pub fn step(&mut self) -> Result<()> {
+        self.run(&self.control.options.clone())
+    }
+
+    /// As [`Loop::step`], the last one for a while: the memory that the session keeps for computed values is given back
+    /// afterwards. It cannot be interrupted once it is under way.
+    pub fn step_and_release(&mut self) -> Result<()> {
+        let mut options = RunOptions::new().map_err(Error::run)?;
+        if self.session.device() == Device::Cpu {
+            options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(Error::run)?;
+        }
+        self.run(&options)
+    }
+
+    fn run(&mut self, options: &RunOptions) -> Result<()> {
         if self.control.is_terminated() {
             return Err(Error::Interrupted);
         }
@@ -217,7 +231,7 @@ impl Loop {
         // keeps every other run of it away; the status is used once.
         let status = unsafe {
             let session = self.session.inner.ptr_mut();
-            let status = (ort::api().RunWithBinding)(session, self.control.options.ptr(), binding.ptr());
+            let status = (ort::api().RunWithBinding)(session, options.ptr(), binding.ptr());
             ort::Error::result_from_status(status)
         };
         status.map_err(|e| if self.control.is_terminated() { Error::Interrupted } else { Error::run(e) })?;

@@ -288,3 +288,33 @@ fn nothing_is_reported_to_anyone() {
     session(&identity(ElementType::Float, Shape::known(&[1])));
     assert!(std::env::var_os("ORT_DISABLE_TELEMETRY").is_some());
 }
+
+#[test]
+fn a_loop_reads_the_state_of_another() {
+    let mut lender = counter_loop();
+    lender.write_f32("gain", &[1.0]).unwrap();
+    let mut graph = Graph::new("double", WORKING_OPSET);
+    let count = graph.add_input("count", ElementType::Float, Shape::known(&[3]));
+    let twice = graph.op("Add", "twice", &[count, count], Attributes::new());
+    graph.set_type(twice, Some(ElementType::Float), Some(Shape::known(&[3])));
+    graph.outputs.push(twice);
+    let port = |name: &str| (name.to_owned(), ElementType::Float, vec![3]);
+    let mut borrower = Loop::borrowing(session(&graph), vec![], &[port("count")], &[], &[port("twice")]).unwrap();
+    let read = |borrower: &mut Loop, lender: &Loop| {
+        borrower.borrow_state(lender).unwrap();
+        borrower.step_and_release().unwrap();
+        borrower.read("twice").unwrap().to_f32().unwrap()
+    };
+    assert_eq!(read(&mut borrower, &lender), [0.0, 20.0, 40.0]);
+    for step in 1..4 {
+        lender.step().unwrap();
+        let step = step as f32;
+        assert_eq!(read(&mut borrower, &lender), [2.0 * step, 20.0 + 2.0 * step, 40.0 + 2.0 * step]);
+    }
+    lender.reset().unwrap();
+    assert_eq!(read(&mut borrower, &lender), [0.0; 3]);
+    assert_eq!(lender.state().unwrap()[2].to_f32().unwrap(), [0.0; 3]);
+    let mut other = Loop::borrowing(session(&graph), vec![], &[port("count")], &[], &[port("twice")]).unwrap();
+    let unknown = other.borrow_state(&borrower).unwrap_err().to_string();
+    assert!(unknown.contains("'count': the other loop has no such state"), "{unknown}");
+}

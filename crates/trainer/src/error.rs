@@ -27,6 +27,12 @@ pub enum Error {
     /// ONNX Runtime refused something.
     #[error(transparent)]
     Runtime(#[from] dendrite_runtime::Error),
+    /// A training step does not fit into memory.
+    #[error("a training step does not fit into memory: {reason}")]
+    Memory {
+        /// What ONNX Runtime said.
+        reason: String,
+    },
     /// The operating system refused a file.
     #[error("{path}: {source}")]
     Io {
@@ -79,9 +85,23 @@ impl Error {
             Error::Report(e) => e.hint(),
             Error::Runtime(e) => e.hint(),
             Error::Option { hint, .. } | Error::Checkpoint { hint, .. } => Some(hint),
+            Error::Memory { .. } => Some(
+                "--micro-batch passes a batch in pieces, --recompute keeps fewer activations; `dendrite plan` says what each \
+                 comes to",
+            ),
             Error::Diverged { .. } => Some("lower the learning rate with --lr"),
             Error::Io { source, .. } => dendrite_onnx::error::io_hint(source),
             Error::Interrupted => None,
+        }
+    }
+
+    /// An error of a training step, which says so where memory was what lacked.
+    pub(crate) fn of_training(error: Error) -> Self {
+        match &error {
+            Error::Runtime(said) => {
+                said.lack_of_memory().map(str::to_owned).map_or(error, |reason| Error::Memory { reason })
+            }
+            _ => error,
         }
     }
 
@@ -89,5 +109,22 @@ impl Error {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Error::Io { path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_told_with_what_takes_less() {
+        let failed = |reason: &str| {
+            Error::of_training(Error::Runtime(dendrite_runtime::Error::Run { reason: reason.to_owned() }))
+        };
+        let lack = failed("arena.cc:360 Failed to allocate memory for requested buffer of size 308281344");
+        let told = "a training step does not fit into memory: Failed to allocate memory for requested buffer of size 308281344";
+        assert_eq!(lack.to_string(), told);
+        assert!(lack.hint().is_some_and(|hint| hint.contains("--micro-batch") && hint.contains("--recompute")));
+        assert!(failed("bad shape").hint().is_none());
     }
 }

@@ -14,7 +14,7 @@ use dendrites::{Weights, fragment::Reading};
 use crate::{
     error::{Error, Result},
     feed,
-    memory::planned,
+    memory::{is_large, planned},
     metric::{Interval, Mean, Metric, Scored, Truth, intervals},
     network::{Growth, Link, Network},
     objective::Objective,
@@ -114,6 +114,8 @@ pub struct Basis {
 /// An evaluation session over one structure (dendrite sets), for any weights of it.
 pub struct Evaluator {
     pass: Loop,
+    /// Whether what it computes takes much memory.
+    large: bool,
     batch: usize,
     basis: Basis,
     weights: Vec<String>,
@@ -176,6 +178,7 @@ impl Evaluator {
         if graph.outputs.len() > 2 {
             fetches.push((MEASURED.to_owned(), ElementType::Float, vec![batch]));
         }
+        let large = is_large(&graph);
         let session = Session::from_graph(&graph, &planned(&graph, session))?;
         let known: Vec<String> = session.inputs().iter().map(|p| p.name.clone()).collect();
         feeds.retain(|(name, _, _)| known.contains(name));
@@ -191,6 +194,7 @@ impl Evaluator {
         }
         Ok(Evaluator {
             pass,
+            large,
             batch,
             basis: objective.basis(network),
             weights: initial.into_iter().map(|(name, _)| name).filter(|n| known.contains(n)).collect(),
@@ -240,14 +244,20 @@ impl Evaluator {
         score.predictions.reserve(rows * width);
         let (mut losses, mut predictions, mut measured) = (Vec::new(), Vec::new(), Vec::new());
         // The last batch is filled up with its first row; what is computed for the filling is dropped.
-        for batch in Loader::new(samples, self.batch, (0..rows).collect(), None)? {
+        let mut batches = Loader::new(samples, self.batch, (0..rows).collect(), None)?;
+        while let Some(batch) = batches.next() {
             if interrupt.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             let batch = batch?;
             let count = batch.count;
             feed::write(&mut self.pass, samples, &batch, &self.target)?;
-            self.pass.step()?;
+            if self.large && batches.remaining() == 0 {
+                // Training goes on, for long: what scoring needed is of use to it.
+                self.pass.step_and_release()?;
+            } else {
+                self.pass.step()?;
+            }
             self.pass.read_f32(PER_SAMPLE, &mut losses)?;
             self.pass.read_f32(PREDICTION, &mut predictions)?;
             score.per_sample.extend(losses.iter().take(count).map(|l| f64::from(*l)));

@@ -3,13 +3,18 @@
 use dendrite_onnx::{Graph, Shape};
 use dendrite_runtime::SessionOptions;
 
-/// Bytes of computed values above which a session's memory is not planned as one block: planning saves an allocation a value,
-/// 20 of 140 microseconds of a small step, and costs as much memory again as the values take.
-const PLANNED: usize = 64 << 20;
+/// Bytes of computed values above which a graph is large.
+const LARGE: usize = 64 << 20;
 
-/// `session` for running `graph`, whose shapes are known.
+/// Whether the values that a graph of known shapes computes take much memory.
+pub(crate) fn is_large(graph: &Graph) -> bool {
+    computed(graph) > LARGE
+}
+
+/// `session` for running `graph`. The memory of a large one is not planned as one block: planning saves an allocation a value, 20
+/// of 140 microseconds of a small step, and costs as much memory again as the values take.
 pub(crate) fn planned(graph: &Graph, session: &SessionOptions) -> SessionOptions {
-    SessionOptions { memory_pattern: session.memory_pattern && computed(graph) <= PLANNED, ..session.clone() }
+    SessionOptions { memory_pattern: session.memory_pattern && !is_large(graph), ..session.clone() }
 }
 
 /// Bytes of all values that a graph computes, as far as their shapes are known.

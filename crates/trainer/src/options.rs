@@ -203,10 +203,17 @@ impl Options {
         self.pass_for(samples) < self.batch_for(samples)
     }
 
-    /// Samples that are scored at once, for `samples` training samples. Scoring one takes a part of the memory of training it.
+    /// Samples that are scored at once, for `samples` training samples. Scoring one takes a part of the memory of training it, so
+    /// where that is to be little, more are scored than trained at once only if batches are divided.
     pub fn scored_for(&self, samples: usize) -> usize {
-        let most = self.batch_for(samples).max(64);
-        if self.divides(samples) { (4 * self.pass_for(samples)).min(most) } else { most }
+        let batch = self.batch_for(samples);
+        if self.divides(samples) {
+            (4 * self.pass_for(samples)).min(batch.max(64))
+        } else if self.recompute {
+            batch
+        } else {
+            batch.max(64)
+        }
     }
 
     /// Epochs for which candidates train: none under [`Method::Gd`], which draws dendrites at random.

@@ -17,6 +17,41 @@ use crate::{
     step::Repetition,
 };
 
+/// The graph of the pass over a piece.
+pub(crate) struct Passes {
+    graph: Graph,
+    sums: Vec<RunningSum>,
+    /// The names of the weights.
+    weights: Vec<String>,
+}
+
+impl Passes {
+    /// Add running sums to `graph`, which holds the gradients of [`LossValues::sum`] as pairs (parameter, gradient).
+    pub(crate) fn new(mut graph: Graph, values: &LossValues, pairs: &[(ValueId, ValueId)]) -> Result<Self> {
+        let sums = accumulation::attach(&mut graph, values, pairs)?;
+        graph.outputs = sums.iter().map(|sum| sum.output).collect();
+        graph.prune();
+        let weights = pairs.iter().map(|(param, _)| graph.name_of(*param).to_owned()).collect();
+        Ok(Passes { graph, sums, weights })
+    }
+
+    /// The names of the running sums.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.sums.iter().map(|sum| self.graph.name_of(sum.input).to_owned()).collect()
+    }
+
+    pub(crate) fn into_graph(self) -> Graph {
+        self.graph
+    }
+
+    /// The weights as the pass borrows them. Their sums come last.
+    fn ports(&self) -> Vec<Port> {
+        let own = self.sums.iter().skip(self.sums.len() - self.weights.len());
+        let shapes = own.map(|sum| sum.shape.as_known().unwrap_or_default());
+        self.weights.iter().cloned().zip(shapes).map(|(name, shape)| (name, ElementType::Float, shape)).collect()
+    }
+}
+
 /// The passes over the pieces of a batch. Weights are read from the loop that updates them, running sums are this one's state:
 /// they mean something within a step only, and belong to no checkpoint.
 pub(crate) struct Pieces {
@@ -30,36 +65,28 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// Build the session. `graph` holds the gradients of [`LossValues::sum`] as pairs (parameter, gradient); `feeds` are the
-    /// inputs, target and weights of a piece.
+    /// Build the session. `feeds` are the inputs, target and weights of a piece, the latter two under the names given.
     pub(crate) fn new(
-        mut graph: Graph,
-        values: &LossValues,
-        pairs: &[(ValueId, ValueId)],
+        passes: Passes,
+        (target, weight): (&str, &str),
         feeds: &[Port],
         samples: &Samples,
         session: &SessionOptions,
     ) -> Result<Self> {
-        let sums = accumulation::attach(&mut graph, values, pairs)?;
-        graph.outputs = sums.iter().map(|sum| sum.output).collect();
-        graph.prune();
+        let weights = passes.ports();
+        let Passes { graph, sums, .. } = passes;
         let name = |v: ValueId| graph.name_of(v).to_owned();
         let state = sums.iter().map(|sum| StateSlot {
             input: name(sum.input),
             output: name(sum.output),
             initial: zeros(&sum.shape),
         });
-        let weights: Vec<Port> = pairs
-            .iter()
-            .zip(&sums[sums.len() - pairs.len()..])
-            .map(|((param, _), sum)| (name(*param), ElementType::Float, sum.shape.as_known().unwrap_or_default()))
-            .collect();
         let loaded = Session::from_graph(&graph, &memory::planned(&graph, session))?;
         let mut pass = Loop::borrowing(loaded, state.collect(), &weights, feeds, &[])?;
         feed::write_constants(&mut pass, samples)?;
-        let (target, weight) = (name(values.target), name(values.weight));
-        let size = graph.value(values.weight).shape.as_ref().and_then(|s| s.dim(0)?.known()).unwrap_or(1);
-        Ok(Pieces { pass, graph, sums, size, target, weight })
+        let size = feeds.iter().find(|(name, ..)| name == weight).and_then(|(_, _, shape)| shape.first().copied());
+        let (target, weight) = (target.to_owned(), weight.to_owned());
+        Ok(Pieces { pass, graph, sums, size: size.unwrap_or(1), target, weight })
     }
 
     /// The graph of a piece.

@@ -5,7 +5,7 @@ use dendrite_onnx::ops::cost::model_parameters;
 use dendrites::{Connection, Demand, Plan, sites::select};
 
 use crate::{
-    batch_norm,
+    batch_norm, drawn,
     error::{Error, Result},
     frozen::Frozen,
     further,
@@ -15,7 +15,6 @@ use crate::{
     objective::{Context, Objective},
     options::{Method, Options},
     origin::Origin,
-    step,
 };
 
 /// Validation samples below which a paired test says nothing.
@@ -97,7 +96,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);
         let (network, objective, samples) = (&network, &objective, &train);
-        step::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
+        drawn::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
     }
     let mut changing = trained;
     changing.extend(batch_norm::changing(&network.graph, &changing, options)?);

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Configuration, MethodChoice, Placement},
+    growth::{Configuration, MethodChoice, Placement, count},
+    memory::{Asked, Memory},
     output::{Output, grouped},
 };
 
@@ -23,6 +24,15 @@ pub(crate) struct Args {
     /// How dendrites will learn: `pb` grows them one by one, the others together [default: hybrid]
     #[arg(long, value_name = "METHOD")]
     method: Option<MethodChoice>,
+    /// Data that will train: what memory a step takes is then told for their shapes, number and target
+    #[arg(long, value_name = "DATA")]
+    train: Option<PathBuf>,
+    /// Samples a step, for the memory it takes; by default what growth would choose for the data, 16 without them
+    #[arg(long, value_name = "N", value_parser = count)]
+    batch: Option<usize>,
+    /// Samples of a pass, for the memory that --micro-batch brings a step to; a quarter of the batch unless said
+    #[arg(long, value_name = "N", value_parser = count)]
+    micro_batch: Option<usize>,
     #[command(flatten)]
     placement: Placement,
 }
@@ -49,6 +59,12 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         one.parameters(&network.sites, cycles)
     };
     let total = base + plan.parameters(&network.sites, plan.cycles);
+    // Data that were given have to fit. Without them, what cannot be told is left open: a plan needs no estimate.
+    let asked = Asked { train: args.train.as_deref(), batch: args.batch, micro_batch: args.micro_batch };
+    let memory = match Memory::of(&asked, &network, &plan, &options) {
+        Err(failure) if args.train.is_some() => return Err(failure),
+        memory => memory,
+    };
     if out.is_json() {
         let sites = plan.sites.iter().map(|s| {
             json!({ "name": s.name, "dendrites": s.dendrites, "parameters": of_site(&s.name, plan.cycles) })
@@ -57,6 +73,7 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         out.object(json!({
             "connect": plan.connect, "cycles": plan.cycles, "sites": sites.collect::<Vec<_>>(),
             "not_sites": others.collect::<Vec<_>>(), "parameters_before": base, "parameters_after": total,
+            "step_memory": memory.as_ref().ok().map(Memory::json),
         }))?;
         return Ok(Outcome::Success);
     }
@@ -67,6 +84,10 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         plan.cycles,
         if plan.cycles == 1 { "" } else { "s" }
     ))?;
+    match &memory {
+        Ok(memory) => memory.lines().iter().try_for_each(|line| out.line(line))?,
+        Err(failure) => out.line(format_args!("# memory of a training step: not told, {}", failure.message()))?,
+    }
     for other in &network.not_sites {
         out.line(format_args!("# not a site: {} ({}): {}", other.name, other.op, other.reason))?;
     }

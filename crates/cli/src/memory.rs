@@ -1,0 +1,114 @@
+//! What memory a training step takes, in words and as facts.
+
+use std::{path::Path, sync::atomic::AtomicBool};
+
+use dendrite_runtime::SessionOptions;
+use dendrite_trainer::{
+    DataSet, Network, Options,
+    estimate::{StepMemory, step_memory, zeros},
+    neuron::trained_names,
+    objective::{Context, Objective},
+    random::initial_growth,
+};
+use dendrites::Plan;
+use serde_json::json;
+
+use crate::{failure::Failure, output::grouped};
+
+/// Samples of a step where there are no data to choose by.
+const DEFAULT_BATCH: usize = 16;
+
+/// What the step is to be told for, where the options do not say.
+pub(crate) struct Asked<'a> {
+    /// The data that will train.
+    pub(crate) train: Option<&'a Path>,
+    /// Samples a step.
+    pub(crate) batch: Option<usize>,
+    /// Samples of a pass.
+    pub(crate) micro_batch: Option<usize>,
+}
+
+/// What a step takes as it is, in pieces, with activations computed anew, and with both.
+pub(crate) struct Memory {
+    batch: usize,
+    micro_batch: usize,
+    plain: StepMemory,
+    divided: StepMemory,
+    recomputed: StepMemory,
+    both: StepMemory,
+}
+
+impl Memory {
+    /// Of a training step of the network with all the dendrites of a plan.
+    pub(crate) fn of(asked: &Asked, network: &Network, plan: &Plan, options: &Options) -> Result<Self, Failure> {
+        let samples = match asked.train {
+            Some(path) => network.samples(&DataSet::open(path, &options.preprocess)?, options)?,
+            None => zeros(network, options, asked.batch.or(options.batch).unwrap_or(DEFAULT_BATCH))?,
+        };
+        let mut options = options.clone();
+        options.batch = asked.batch.or(options.batch);
+        let batch = options.batch_for(samples.len());
+        let micro_batch = asked.micro_batch.or(options.micro_batch).unwrap_or(batch.div_ceil(4)).min(batch);
+        let growth = initial_growth(network, plan, options.activation.list()[0], options.seed)?;
+        let (session, never) = (SessionOptions::default(), AtomicBool::new(false));
+        let with = |micro_batch: Option<usize>, recompute: bool| -> Result<StepMemory, Failure> {
+            let options = Options { micro_batch, recompute, ..options.clone() };
+            let objective = Objective::choose(network, &samples, &options)?;
+            let names = trained_names(network, &growth, &options)?;
+            let context = Context {
+                network,
+                objective: &objective,
+                samples: &samples,
+                options: &options,
+                session: &session,
+                interrupt: &never,
+            };
+            Ok(step_memory(context, &growth, &names)?)
+        };
+        Ok(Memory {
+            batch,
+            micro_batch,
+            plain: with(None, false)?,
+            divided: with(Some(micro_batch), false)?,
+            recomputed: with(None, true)?,
+            both: with(Some(micro_batch), true)?,
+        })
+    }
+
+    /// The same as comments.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let shown = |bytes: usize| match bytes {
+            0..10_000_000 => format!("{} kB", grouped(bytes.div_ceil(1000) as u64)),
+            _ => format!("{} MB", grouped(bytes.div_ceil(1_000_000) as u64)),
+        };
+        let StepMemory { weights, optimizer, gradients, activations, total } = self.plain;
+        let sample = if self.batch == 1 { "sample" } else { "samples" };
+        vec![
+            format!(
+                "# memory of a training step of {} {sample}: about {}, of which weights {}, optimizer {}, gradients {}, \
+                 activations {}",
+                self.batch,
+                shown(total),
+                shown(weights),
+                shown(optimizer),
+                shown(gradients),
+                shown(activations)
+            ),
+            format!(
+                "# with --micro-batch {} about {}, with --recompute {}, with both {}",
+                self.micro_batch,
+                shown(self.divided.total),
+                shown(self.recomputed.total),
+                shown(self.both.total)
+            ),
+        ]
+    }
+
+    /// The same as an object.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        json!({
+            "batch": self.batch, "micro_batch": self.micro_batch, "plain": self.plain,
+            "with_micro_batch": self.divided, "with_recompute": self.recomputed, "with_both": self.both,
+        })
+    }
+}
