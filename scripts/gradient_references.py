@@ -7,6 +7,9 @@ evaluator lacks the operator or computes it in float32, and differentiated by ce
 A file is a sequence of cases, each a little-endian uint32 length and an ONNX model of that many bytes. Besides the
 model's own initializers it holds `value/<input>`, `weight/<output>` and `gradient/<input>` (float32).
 
+batch_norm_steps.onnx is a network that trains by the statistics of its batches: beside its own initializers it holds
+`data/x` and `data/target`, and `after/<name>`, what every initializer is after one pass over them in batches of 4.
+
 Needs: pip install numpy onnx==1.22.0. Run from the repository's root; the result is the same in every run.
 """
 
@@ -306,6 +309,10 @@ def convolution():
     conv((1, 2, 21, 11), (2, 2, 2, 2), strides=[2, 1], pads=[1, 0, 0, 0])
     conv((1, 1, 14, 13), (1, 1, 3, 2), dilations=[2, 3], pads=[2, 1, 1, 2])
     conv((1, 4, 11, 10), (2, 2, 1, 2), group=2)
+    # Depthwise with long rows, and with dilations and steps that leave out the end.
+    conv((2, 2, 3, 30), (2, 1, 2, 2), group=2, pads=[1, 0, 0, 1])
+    conv((2, 2, 8, 7), (2, 1, 3, 2), group=2, strides=[2, 3], dilations=[2, 1], pads=[1, 0, 1, 1])
+    conv((1, 3, 6, 7), (3, 1, 2, 3), group=3, strides=[1, 2], dilations=[3, 2], pads=[2, 1, 0, 2])
 
     def transposed(x, w, bias=False, padding=None, **attributes):
         numpy = {k: v for k, v in attributes.items() if k not in ("auto_pad", "output_shape")}
@@ -562,6 +569,74 @@ def resize():
     case(f, "Resize", D(1, 2, 5), None, np.array([1, 1, 2], np.float32), mode="linear")
 
 
+def batch_norm_steps():
+    """Three steps of descent with momentum on a network with two batch normalisations, in float64."""
+    rng = np.random.default_rng(7)
+    single = lambda *shape, low=-1.0, high=1.0: rng.uniform(low, high, shape).astype(np.float32).astype(np.float64)
+    weights = {"w1": single(3, 2, 2), "b1": single(3), "s1": single(3, low=0.5), "t1": single(3), "w2": single(9, 4), "b2": single(4)}
+    weights |= {"s2": single(4, low=0.5), "t2": single(4), "w3": single(4, 2), "b3": single(2)}
+    running = {"m1": single(3), "v1": single(3, low=0.5, high=2), "m2": single(4), "v2": single(4, low=0.5, high=2)}
+    initial = {name: value.copy() for name, value in (weights | running).items()}
+    x, target = single(12, 2, 4), single(12, 2)
+    epsilon, momentums = {"1": float(np.float32(1e-3)), "2": float(np.float32(1e-5))}, {"1": float(np.float32(0.8)), "2": float(np.float32(0.9))}
+    sigmoid = lambda z: 1 / (1 + np.exp(-z))
+
+    def forward(w, x):
+        """The loss of the batch, and the batch's mean and variance at each normalisation."""
+        seen = {}
+
+        def normalised(z, k):
+            axes = tuple(a for a in range(z.ndim) if a != 1)
+            c = lambda t: t.reshape(1, -1, *[1] * (z.ndim - 2))
+            seen[k] = (z.mean(axes), z.var(axes))
+            return (z - c(seen[k][0])) / np.sqrt(c(seen[k][1]) + epsilon[k]) * c(w[f"s{k}"]) + c(w[f"t{k}"])
+
+        columns = np.stack([x[:, :, i : i + 2] for i in range(3)], axis=-1)
+        hidden = np.einsum("oik,nikp->nop", w["w1"], columns) + w["b1"][:, None]
+        hidden = sigmoid(normalised(hidden, "1")).reshape(len(x), -1)
+        hidden = sigmoid(normalised(hidden @ w["w2"] + w["b2"], "2"))
+        return hidden @ w["w3"] + w["b3"], seen
+
+    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
+    for start in range(0, 12, 4):
+        rows = slice(start, start + 4)
+        loss = lambda w: float(np.mean((forward(w, x[rows])[0] - target[rows]) ** 2))
+        _, seen = forward(weights, x[rows])
+        gradients = {}
+        for name, value in weights.items():
+            gradients[name] = np.zeros_like(value)
+            for index in np.ndindex(*value.shape):
+                moved = lambda h: loss({**weights, name: value + h * (np.indices(value.shape) == np.reshape(index, (-1,) + (1,) * value.ndim)).all(0)})
+                coarse, fine = ((moved(h) - moved(-h)) / (2 * h) for h in (1e-3, 5e-4))
+                gradients[name][index] = (4 * fine - coarse) / 3
+        for k, (mean, variance) in seen.items():
+            for name, batch in ((f"m{k}", mean), (f"v{k}", variance)):
+                running[name] = running[name] * momentums[k] + batch * (1 - momentums[k])
+        for name in weights:
+            velocity[name] = 0.9 * velocity[name] + gradients[name]
+            weights[name] = weights[name] - 0.1 * velocity[name]
+
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c"]),
+        node("BatchNormalization", ["c", "s1", "t1", "m1", "v1"], ["n1"], epsilon=1e-3, momentum=0.8),
+        node("Sigmoid", ["n1"], ["a1"]),
+        node("Flatten", ["a1"], ["f"]),
+        node("Gemm", ["f", "w2", "b2"], ["h"]),
+        node("BatchNormalization", ["h", "s2", "t2", "m2", "v2"], ["n2"]),
+        node("Sigmoid", ["n2"], ["a2"]),
+        node("Gemm", ["a2", "w3", "b3"], ["y"]),
+    ]
+    stored = dict(initial) | {"data/x": x, "data/target": target}
+    stored |= {f"after/{name}": value for name, value in (weights | running).items()}
+    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in stored.items()]
+    info = lambda name, *row: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *row])
+    graph = helper.make_graph(nodes, "batch_norm_steps", [info("x", 2, 4)], [info("y", 2)], initializers)
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)])
+    (FOLDER / "batch_norm_steps.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    print("batch_norm_steps: 3 steps")
+
+
 for family in (elementwise, activation, linear, convolution, pooling, normalization, reduction, movement, indexing, resize):
     family()
 FOLDER.mkdir(parents=True, exist_ok=True)
@@ -569,3 +644,4 @@ for name, cases in families.items():
     data = b"".join(struct.pack("<I", len(model)) + model for _, model in cases)
     (FOLDER / f"{name}.cases").write_bytes(data)
     print(f"{name}: {len(cases)} cases, {len(data)} bytes")
+batch_norm_steps()

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use dendrite_onnx::{Graph, NodeId, Tensor, ValueId, WORKING_OPSET};
+use dendrite_onnx::{ElementType, Graph, NodeId, Shape, Tensor, ValueId, WORKING_OPSET};
 
 use crate::{
+    control,
     error::{Error, Result},
     expr::{Builder, V},
     rules::{self, Answer, Ctx, node_name},
@@ -34,11 +35,27 @@ pub fn gradients(
     stops: &HashSet<ValueId>,
 ) -> Result<Vec<Option<ValueId>>> {
     check(graph, loss)?;
+    let value = graph.value(loss);
+    let ones = vec![1; value.shape.as_ref().map_or(0, Shape::rank)];
+    let one = Tensor::filled(value.element_type.unwrap_or(ElementType::Float), &ones, 1.0);
+    let seed = graph.add_constant("gradient/constant", one);
+    pull_back(graph, &[(loss, seed)], wrt, stops, "gradient")
+}
+
+/// Extend `graph` by the derivatives of sum(seed * value) over the pairs (value, seed) of `seeds` with respect to `wrt`.
+/// `name` begins the names of new values.
+pub(crate) fn pull_back(
+    graph: &mut Graph,
+    seeds: &[(ValueId, ValueId)],
+    wrt: &[ValueId],
+    stops: &HashSet<ValueId>,
+    name: &str,
+) -> Result<Vec<Option<ValueId>>> {
     let order = graph.topological_order()?;
-    let path = Path::between(graph, &order, loss, wrt, stops);
+    let path = Path::between(graph, &order, seeds, wrt, stops);
     let old = graph.node_ids().last().map_or(0, |id| id.index() + 1);
-    Builder::scope(graph, "gradient", |b| {
-        let found = sweep(b, &order, &path, loss, wrt)?;
+    Builder::scope(graph, name, |b| {
+        let found = sweep(b, &order, &path, seeds, wrt, name)?;
         b.remove_unread(old, &found.iter().flatten().copied().collect::<Vec<_>>());
         Ok(found)
     })
@@ -72,7 +89,13 @@ struct Path {
 }
 
 impl Path {
-    fn between(graph: &Graph, order: &[NodeId], loss: ValueId, wrt: &[ValueId], stops: &HashSet<ValueId>) -> Self {
+    fn between(
+        graph: &Graph,
+        order: &[NodeId],
+        seeds: &[(ValueId, ValueId)],
+        wrt: &[ValueId],
+        stops: &HashSet<ValueId>,
+    ) -> Self {
         let mut depends = vec![false; graph.value_count()];
         wrt.iter().for_each(|v| depends[v.index()] = true);
         for id in order {
@@ -84,7 +107,7 @@ impl Path {
             }
         }
         let mut needed = vec![false; graph.value_count()];
-        needed[loss.index()] = true;
+        seeds.iter().for_each(|(value, _)| needed[value.index()] = true);
         for id in order.iter().rev() {
             let node = graph.node(*id);
             let leads = |v: &ValueId| needed[v.index()] && depends[v.index()] && !stops.contains(v);
@@ -108,12 +131,17 @@ impl Path {
     }
 }
 
-fn sweep(b: &Builder, order: &[NodeId], path: &Path, loss: ValueId, wrt: &[ValueId]) -> Result<Vec<Option<ValueId>>> {
+fn sweep(
+    b: &Builder,
+    order: &[NodeId],
+    path: &Path,
+    seeds: &[(ValueId, ValueId)],
+    wrt: &[ValueId],
+    name: &str,
+) -> Result<Vec<Option<ValueId>>> {
     let mut parts: HashMap<ValueId, Vec<V<'_>>> = HashMap::new();
-    if path.holds(loss) {
-        let value = b.value(loss);
-        let ones = value.shape().map_or(0, |s| s.rank());
-        parts.insert(loss, vec![b.constant(Tensor::filled(value.element_type(), &vec![1; ones], 1.0))]);
+    for (value, seed) in seeds.iter().filter(|(value, _)| path.holds(*value)) {
+        parts.entry(*value).or_default().push(b.value(*seed));
     }
     for id in order.iter().rev() {
         let node = b.graph().node(*id).clone();
@@ -126,7 +154,7 @@ fn sweep(b: &Builder, order: &[NodeId], path: &Path, loss: ValueId, wrt: &[Value
                 gradients.push(None);
                 continue;
             };
-            b.rename(&format!("gradient/{}", b.graph().name_of(output)));
+            b.rename(&format!("{name}/{}", b.graph().name_of(output)));
             let total = parts.get(&output).and_then(|p| b.sum(p));
             if let Some(total) = total {
                 parts.insert(output, vec![total]);
@@ -134,6 +162,13 @@ fn sweep(b: &Builder, order: &[NodeId], path: &Path, loss: ValueId, wrt: &[Value
             gradients.push(total);
         }
         if gradients.iter().all(Option::is_none) {
+            continue;
+        }
+        if node.attributes.graphs().next().is_some() {
+            let ctx = Ctx { b, id: *id, node, gradients };
+            for (value, gradient) in control::differentiate(&ctx, &|v| path.holds(v))? {
+                parts.entry(value).or_default().push(gradient);
+            }
             continue;
         }
         let inputs = node.inputs.clone();
@@ -149,11 +184,11 @@ fn sweep(b: &Builder, order: &[NodeId], path: &Path, loss: ValueId, wrt: &[Value
             }
         }
     }
-    b.rename("gradient");
+    b.rename(name);
     Ok(wrt.iter().map(|v| parts.get(v).and_then(|p| b.sum(p)).map(V::id)).collect())
 }
 
-fn rule_for(b: &Builder, node: &dendrite_onnx::Node) -> Result<rules::Rule> {
+pub(crate) fn rule_for(b: &Builder, node: &dendrite_onnx::Node) -> Result<rules::Rule> {
     rules::find(&node.domain, &node.op).ok_or_else(|| Error::NotImplemented {
         node: node_name(b, node),
         op: if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) },
@@ -178,7 +213,7 @@ fn differentiate(ctx: &Ctx<'_>, rule: rules::Rule, index: usize, input: ValueId)
     };
     // What is known of the input holds for its gradient, and is at least as exact.
     if let (Some(shape), true) = (x.shape(), gradient.tensor().is_none()) {
-        let known = |s: &dendrite_onnx::Shape| s.0.iter().filter(|d| **d != dendrite_onnx::Dim::Unknown).count();
+        let known = |s: &Shape| s.0.iter().filter(|d| **d != dendrite_onnx::Dim::Unknown).count();
         if gradient.shape().is_none_or(|s| s.rank() != shape.rank() || known(&s) <= known(&shape)) {
             gradient.typed(x.element_type(), Some(shape));
         }

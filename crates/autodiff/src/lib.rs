@@ -18,6 +18,7 @@
 //! ```
 
 pub mod accumulation;
+mod control;
 mod engine;
 pub mod error;
 pub mod expr;

@@ -78,10 +78,23 @@ pub struct LossValues {
     pub total: ValueId,
     /// Whether the sum of a batch is that of its parts: not where a graph of one's own gives one number in all.
     pub separable: bool,
+    /// Whether all positions count alike.
+    pub alike: bool,
 }
 
 /// Add a loss of `prediction`, whose first axis is the batch, to a graph. Its shape's rank must be known.
 pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<LossValues> {
+    attach_named(graph, prediction, loss, "target", "weight")
+}
+
+/// [`attach`] with names for the two new inputs, for a graph that gets several losses.
+pub fn attach_named(
+    graph: &mut Graph,
+    prediction: ValueId,
+    loss: &Loss,
+    target: &str,
+    weight: &str,
+) -> Result<LossValues> {
     let value = graph.value(prediction);
     let name = value.name.clone();
     let Some(shape) = value.shape.clone().filter(|s| s.rank() > 0) else {
@@ -112,8 +125,8 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
         Loss::Graph(model) => graph_target(model, &shape)?,
         _ => (ElementType::Float, shape.clone()),
     };
-    let target = graph.add_input("target", target_type, target_shape);
-    let weight = graph.add_input("weight", ElementType::Float, rows);
+    let target = graph.add_input(target, target_type, target_shape);
+    let weight = graph.add_input(weight, ElementType::Float, rows);
     let inlined = match loss {
         Loss::Graph(model) => Some(inline(graph, model, prediction, target, "loss")?),
         _ => None,
@@ -130,7 +143,8 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
         };
         let least = b.scalar(ElementType::Float, TINY);
         let positions = |v: V<'_>| (1..v.rank().unwrap_or(1)).collect::<Vec<_>>();
-        let (per_sample, w) = match (importance(t, loss), elements.rank()) {
+        let counts = importance(t, loss);
+        let (per_sample, w) = match (counts, elements.rank()) {
             (_, Some(0) | None) => (elements.expand_like(w), w),
             (None, _) => (elements.mean(&positions(elements), false), w),
             (Some(counts), _) => {
@@ -149,7 +163,26 @@ pub fn attach(graph: &mut Graph, prediction: ValueId, loss: &Loss) -> Result<Los
             sum: sum.id(),
             total: total.id(),
             separable: elements.rank().is_some_and(|rank| rank > 0),
+            alike: counts.is_none(),
         })
+    })
+}
+
+/// Add another loss of each sample, `[N]`, to `values`. Samples weigh as their weights say, however their positions count.
+pub fn add(graph: &mut Graph, values: LossValues, per_sample: ValueId) -> LossValues {
+    Builder::scope(graph, "loss", |b| {
+        let (w, more) = (b.value(values.weight), b.value(per_sample));
+        let per_sample = (b.value(values.per_sample) + more).id();
+        let least = b.scalar(ElementType::Float, TINY);
+        let more = (w * more).sum(&[0], false);
+        if values.alike {
+            let sum = b.value(values.sum) + more;
+            let mean = sum / b.value(values.total).binary("Max", least);
+            return LossValues { per_sample, mean: mean.id(), sum: sum.id(), ..values };
+        }
+        // Two sums of weights divide: no one sum over the batch gives the mean.
+        let mean = b.value(values.mean) + more / w.sum(&[0], false).binary("Max", least);
+        LossValues { per_sample, mean: mean.id(), separable: false, ..values }
     })
 }
 

@@ -85,6 +85,14 @@ impl Failure {
         near.or_else(|| self.hint.clone())
     }
 
+    /// The same error with another remedy where the disk is full.
+    pub(crate) fn when_full(mut self, hint: &str) -> Self {
+        if is_full(self.error.as_ref()) {
+            self.hint = Some(hint.to_owned());
+        }
+        self
+    }
+
     /// The error in one line, without its causes.
     pub(crate) fn message(&self) -> String {
         self.error.to_string()
@@ -132,6 +140,19 @@ fn not_there<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a P
         },
     };
     (source.kind() == io::ErrorKind::NotFound).then_some(path)
+}
+
+/// Whether an error, or one that it comes from, is that the disk is full.
+fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let full = |e: &io::Error| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(full) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Whether an error is about a part of a model without naming the file.
@@ -194,4 +215,23 @@ from_crates! {
     dendrites::Error;
     #[cfg(feature = "tract")]
     dendrite_tract::Error;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_errors_however_it_comes() {
+        let io = |kind: io::ErrorKind| dendrite_onnx::Error::Io { path: "run/model.onnx".into(), source: kind.into() };
+        let hint =
+            |error: dendrite_trainer::Error| Failure::from(error).when_full("make room").remedy().unwrap_or_default();
+        assert_eq!(hint(io(io::ErrorKind::StorageFull).into()), "make room");
+        let path = "run/events.jsonl".into();
+        assert_eq!(
+            hint(dendrite_trainer::Error::Io { path, source: io::ErrorKind::QuotaExceeded.into() }),
+            "make room"
+        );
+        assert_ne!(hint(io(io::ErrorKind::PermissionDenied).into()), "make room");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dendrite_runtime::{Device, SessionOptions};
 use dendrite_trainer::options::{
-    Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options, Time,
+    Activations, Also, BatchNorm, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Options, Time,
 };
 use dendrites::Connection;
 
@@ -74,6 +74,16 @@ choices! {
     }
 }
 
+choices! {
+    /// Statistics of batch normalisation where weights train.
+    BatchNormChoice => BatchNorm {
+        /// The stored ones, which stay as they are
+        Frozen,
+        /// Those of the batch; the stored ones follow with the file's momentum (0.9 where that is 1)
+        Train,
+    }
+}
+
 /// Where dendrites grow and how many.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Dendrites")]
@@ -103,6 +113,10 @@ pub(crate) struct Placement {
     /// The output to train; by default the first float output
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
+    /// Another output that trains with it: its targets, and if need be its loss and how much that counts; may be given
+    /// several times
+    #[arg(long, value_name = "OUTPUT=ARRAY[,loss=LOSS][,weight=W]")]
+    pub(crate) also: Vec<Also>,
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
@@ -191,6 +205,9 @@ pub(crate) struct Training {
     /// Weights that train: all, sites, head, dendrites, or a pattern of names [default: all]
     #[arg(long, value_name = "WHICH")]
     train_weights: Option<String>,
+    /// The statistics by which BatchNormalization trains; scores are always by the stored ones [default: frozen]
+    #[arg(long, value_name = "STATISTICS")]
+    batch_norm: Option<BatchNormChoice>,
     /// How long training may take: 90s, 10m, 1h30m; no limit by default
     #[arg(long, value_name = "TIME")]
     budget: Option<Time>,
@@ -198,7 +215,8 @@ pub(crate) struct Training {
     #[arg(long, value_name = "TIME")]
     checkpoint_every: Option<Time>,
     /// What the result is held against, each in a run of its own afterwards: longer (as many epochs without dendrites), sham
-    /// (connections held at zero), both by a comma, all, or none [default: none]
+    /// (connections held at zero), wider (hidden layers widened to as many parameters), several by commas, all, or none
+    /// [default: none]
     #[arg(long, value_name = "CONTROLS")]
     controls: Option<Controls>,
     /// Grow at once, without a neuron phase before the first dendrites
@@ -273,11 +291,12 @@ impl std::str::FromStr for Controls {
         let one = |name: &str| match name.trim() {
             "longer" => Ok(Control::Longer),
             "sham" => Ok(Control::Sham),
-            other => Err(format!("'{other}' is no control; one of longer, sham, all or none")),
+            "wider" => Ok(Control::Wider),
+            other => Err(format!("'{other}' is no control; one of longer, sham, wider, all or none")),
         };
         match s {
             "none" => Ok(Controls(Vec::new())),
-            "all" => Ok(Controls(vec![Control::Longer, Control::Sham])),
+            "all" => Ok(Controls(vec![Control::Longer, Control::Sham, Control::Wider])),
             list => list.split(',').map(one).collect::<Result<_, _>>().map(Controls),
         }
     }
@@ -407,6 +426,9 @@ impl Placement {
         set(&mut options.seed, self.seed);
         set_some(&mut options.width, self.width);
         set_some(&mut options.output, self.output.clone());
+        if !self.also.is_empty() {
+            options.also.clone_from(&self.also);
+        }
         set_some(&mut options.max_parameters, self.max_parameters.map(|limit| limit.of(parameters)));
     }
 }
@@ -445,6 +467,7 @@ impl Training {
         set(&mut options.patience, self.patience);
         set(&mut options.tries, self.tries);
         set(&mut options.train, self.train_weights.clone());
+        set(&mut options.batch_norm, self.batch_norm.map(BatchNorm::from));
         set_some(&mut options.budget, self.budget);
         set(&mut options.checkpoint_every, self.checkpoint_every);
         set(&mut options.controls, self.controls.clone().map(|c| c.0));

@@ -4,6 +4,7 @@ mod commands;
 mod compare;
 mod failure;
 mod growth;
+mod layers;
 mod memory;
 mod output;
 mod parity;

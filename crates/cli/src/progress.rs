@@ -1,17 +1,53 @@
-//! Progress of a run on a terminal: one bar for the phase, a line for what is decided.
+//! Progress of a run: on a terminal one bar for the phase, elsewhere a line now and then; a line for what is decided.
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use dendrite_trainer::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::{Output, grouped};
 
+/// How long a log says nothing of a phase that goes on.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Shows events as they come.
 pub(crate) struct Progress<'a> {
     out: &'a Output,
     bar: ProgressBar,
     label: String,
+    /// What a log is told, where there is no bar.
+    log: Option<Log>,
+}
+
+/// Where a phase stands.
+struct Log {
+    phase: String,
+    epochs: usize,
+    /// Epochs since `begun`, which a resumed phase has not had from its first on.
+    done: u32,
+    begun: Instant,
+    spoken: Instant,
+}
+
+impl Log {
+    fn new(phase: String, epochs: usize) -> Self {
+        Log { phase, epochs, done: 0, begun: Instant::now(), spoken: Instant::now() }
+    }
+
+    /// What is to be said after an epoch, if it is time: where the phase stands and how long it takes at most.
+    fn after(&mut self, epoch: usize, result: &str) -> Option<String> {
+        self.done += 1;
+        if self.spoken.elapsed() < SILENCE {
+            return None;
+        }
+        self.spoken = Instant::now();
+        let left = self.begun.elapsed() / self.done * self.epochs.saturating_sub(epoch) as u32;
+        let left = indicatif::HumanDuration(left);
+        Some(format!("{}: epoch {epoch} of {}, {result}; at most {left} left", self.phase, self.epochs))
+    }
 }
 
 impl<'a> Progress<'a> {
@@ -25,7 +61,8 @@ impl<'a> Progress<'a> {
         {
             bar.set_style(style);
         }
-        Progress { out, bar, label: label.to_owned() }
+        let log = (!visible).then(|| Log::new(String::new(), 0));
+        Progress { out, bar, label: label.to_owned(), log }
     }
 
     /// Show one event.
@@ -43,19 +80,43 @@ impl<'a> Progress<'a> {
             Event::PhaseStarted { kind, cycle, attempt, parameters, epochs } => {
                 self.bar.reset();
                 self.bar.set_length(*epochs as u64);
-                self.bar.set_prefix(name(kind, *cycle, *attempt));
+                self.bar.set_prefix(self.prefix() + &name(kind, *cycle, *attempt));
                 self.bar.set_message(format!("{} parameters", grouped(*parameters as u64)));
+                if self.log.is_some() {
+                    self.log = Some(Log::new(name(kind, *cycle, *attempt), *epochs));
+                }
             }
             Event::Epoch { report, .. } => {
+                let result =
+                    format!("validation {:.4}, loss {:.4}, lr {:.1e}", report.val_metric, report.val_loss, report.lr);
                 self.bar.inc(1);
-                self.bar.set_message(format!(
-                    "validation {:.4}, loss {:.4}, lr {:.1e}",
-                    report.val_metric, report.val_loss, report.lr
-                ));
+                self.bar.set_message(result.clone());
+                if let Some(text) = self.log.as_mut().and_then(|log| log.after(report.epoch, &result)) {
+                    self.say(text);
+                }
             }
             Event::FrozenPart { samples } => {
                 let samples = grouped(*samples as u64);
                 self.say(format!("the part of the model that stays as it is, is computed once for {samples} samples"));
+            }
+            Event::BatchNorm { nodes, trained, replaced } => {
+                let momentum = match replaced {
+                    0 => String::new(),
+                    n => format!("; the momentum of {n} is 1, with which they would never move: 0.9 is taken"),
+                };
+                self.say(format!(
+                    "batch normalisation: {trained} of {nodes} train by the batch, their stored statistics follow{momentum}"
+                ));
+            }
+            Event::ControlStarted { control, note } => {
+                self.label = format!("control {control}");
+                if let Some(note) = note {
+                    self.say(note.clone());
+                }
+            }
+            Event::ControlLeftOut { control, reason } => {
+                self.label = format!("control {control}");
+                self.say(format!("not run: {reason}"));
             }
             Event::Progress { done, steps } => {
                 // Steps of a short epoch go by too fast to be shown.
@@ -69,8 +130,9 @@ impl<'a> Progress<'a> {
                     None => "the phase ends with its best weights; try a lower --lr or --clip-norm 1".to_owned(),
                 };
                 let what = report.anomaly.as_ref().map_or("the loss is no number".to_owned(), |a| a.to_string());
+                let prefix = self.prefix();
                 self.bar.suspend(|| {
-                    self.out.warn(format_args!("epoch {}, step {}: {what}; {next}", report.epoch, report.step));
+                    self.out.warn(format_args!("{prefix}epoch {}, step {}: {what}; {next}", report.epoch, report.step));
                 });
             }
             Event::Site { report, .. } => {
@@ -97,8 +159,13 @@ impl<'a> Progress<'a> {
     }
 
     fn say(&self, text: String) {
-        let prefix = if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) };
+        let prefix = self.prefix();
         self.bar.suspend(|| self.out.note(format_args!("{prefix}{text}")));
+    }
+
+    /// What stands before every line.
+    fn prefix(&self) -> String {
+        if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) }
     }
 }
 

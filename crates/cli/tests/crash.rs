@@ -162,3 +162,37 @@ fn a_search_for_the_learning_rate_ends_though_checkpoints_fall_due_within() {
     assert!(child.wait().unwrap().code().is_some(), "it had not ended after a minute");
     assert_same(&stepwise, &plain, "checkpoints after every step");
 }
+
+#[test]
+fn a_second_process_is_kept_away_until_the_first_has_ended() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let long: &[&str] = &["--dendrites", "0", "--epochs", "100000", "--patience", "100000", "--lr", "1e-3"];
+    let mut first = grow(&folder, &[long]).spawn().unwrap();
+    let checkpoint = folder.join("checkpoints/latest.safetensors");
+    while !checkpoint.exists() {
+        assert!(first.try_wait().unwrap().is_none(), "the run has ended early");
+        thread::yield_now();
+    }
+    for resume in [&[][..], &["--resume"]] {
+        let second = grow(&folder, &[long, resume]).output().unwrap();
+        assert_eq!(second.status.code(), Some(2), "{second:?}");
+        let message = String::from_utf8(second.stderr).unwrap();
+        assert!(message.contains(&format!("is in use: process {} writes a run to it", first.id())), "{message}");
+        assert!(message.contains("hint: wait until it has ended"), "{message}");
+    }
+    // SIGKILL: nothing of the process's own can free the folder.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(folder.join(".lock").exists());
+    let mut third = grow(&folder, &[long, &["--resume"]]).spawn().unwrap();
+    let told = || fs::read_to_string(folder.join(".lock")).unwrap_or_default();
+    while told() != third.id().to_string() {
+        assert!(third.try_wait().unwrap().is_none(), "it did not go on");
+        thread::yield_now();
+    }
+    let sent = Command::new("kill").arg("-INT").arg(third.id().to_string()).status().unwrap();
+    assert!(sent.success());
+    third.wait().unwrap();
+    assert!(!folder.join(".lock").exists());
+}

@@ -46,6 +46,24 @@ fn inspect_knows_shapes_and_costs() {
 }
 
 #[test]
+fn layers_are_a_table_that_adds_up() {
+    let model = repository("models/jv_cnn4.onnx");
+    let text = stdout(&dendrite(&["inspect", &model, "--layers", "--format", "csv"]));
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.rsplitn(5, ',').collect()).collect();
+    let (header, total) = (&rows[0], rows.last().unwrap());
+    assert_eq!(header[..4], ["MACs (%)", "MACs a sample", "parameters (%)", "parameters"]);
+    for column in 0..4 {
+        let sum: f64 = rows[1..rows.len() - 1].iter().map(|row| row[column].parse::<f64>().unwrap()).sum();
+        let said: f64 = total[column].parse().unwrap();
+        // Shares are rounded to a tenth.
+        assert!((sum - said).abs() < if column % 2 == 0 { 0.5 } else { 1e-9 }, "{column}: {sum} {said}");
+    }
+    assert_eq!(total[3], "521");
+    let text = stdout(&dendrite(&["inspect", &model, "--layers"]));
+    assert!(text.contains("parameters (%)") && text.lines().last().unwrap().trim().starts_with("total"), "{text}");
+}
+
+#[test]
 fn colour_is_there_when_asked_for() {
     let text = stdout(&dendrite(&["inspect", &repository("models/jv_cnn4.onnx"), "--color", "always"]));
     assert!(text.contains("\x1b[1mmodel"), "{text}");

@@ -217,3 +217,75 @@ fn less_memory_is_the_same_training() {
         assert!(plain.iter().zip(&less).all(|(a, b)| (a - b).abs() < 1e-5 * a.abs().max(1.0)), "{more:?}: {less:?}");
     }
 }
+
+#[test]
+fn controls_stand_beside_the_result_and_say_which_they_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let data = repository("fixtures/letters");
+    let mut command = dendrite();
+    command
+        .arg("grow")
+        .arg(repository("models/letters.onnx"))
+        .args(["--threads", "1", "--controls", "all"])
+        .args(SHORT);
+    command.arg("--train").arg(data.join("train.npz")).arg("--val").arg(data.join("val.npz")).arg("-o").arg(&folder);
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    let facts = summary(&folder);
+    let parameters = |control: &str| facts["controls"][control]["parameters"].as_u64().unwrap();
+    let after = facts["after"]["parameters"].as_u64().unwrap();
+    assert_eq!(parameters("longer"), 714);
+    assert!([714, after].contains(&parameters("sham")), "{}", parameters("sham"));
+    // A unit of the hidden layer has 16 weights, a bias and 26 readers.
+    assert!(parameters("wider").abs_diff(after) <= (16 + 1 + 26) / 2, "{} {after}", parameters("wider"));
+    let note = facts["control_notes"]["wider"].as_str().unwrap();
+    assert!(note.starts_with("units of mul_result 16 to "), "{note}");
+    // From the first control on, every line of a run says whose it is.
+    let begun = message.find("control longer: input: 714 parameters").unwrap();
+    assert!(!message[..begun].contains("control"), "{message}");
+    let lines =
+        message[begun..].lines().filter(|line| line.contains("parameters, validation") || line.contains("kept"));
+    assert!(lines.clone().count() >= 6 && lines.clone().all(|line| line.starts_with("control ")), "{message}");
+}
+
+/// A float32 array as numpy.save writes it.
+fn npy(tensor: &dendrite_onnx::Tensor) -> Vec<u8> {
+    let shape: String = tensor.shape().iter().map(|n| format!("{n},")).collect();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
+    let header = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(tensor.bytes());
+    bytes
+}
+
+#[test]
+fn batch_normalisation_trains_where_it_is_asked_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (path, data) = (repository("fixtures/gradients/batch_norm_steps.onnx"), scratch.path().join("data"));
+    let model = dendrite_onnx::Model::open(&path).unwrap();
+    let tensor = |model: &dendrite_onnx::Model, name: &str| model.tensor(model.initializers()[name]).unwrap();
+    fs::create_dir(&data).unwrap();
+    for name in ["x", "target"] {
+        fs::write(data.join(name).with_extension("npy"), npy(&tensor(&model, &format!("data/{name}")))).unwrap();
+    }
+    for (mode, told) in [("train", "2 of 2 train by the batch"), ("frozen", "kept its stored statistics")] {
+        let folder = scratch.path().join(mode);
+        let mut command = dendrite();
+        command.arg("grow").arg(&path).arg("--train").arg(&data).arg("--val").arg(&data).arg("-o").arg(&folder);
+        command.args(["--dendrites", "0", "--epochs", "20", "--lr", "0.05", "--threads", "1", "--batch-norm", mode]);
+        let output = run(command);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(told), "{message}");
+        assert_eq!(summary(&folder)["batch_norm"], mode);
+        let result = dendrite_onnx::Model::open(folder.join("model.onnx")).unwrap();
+        for name in ["m1", "v1", "m2", "v2"] {
+            assert_eq!(tensor(&result, name) != tensor(&model, name), mode == "train", "{mode}: {name}");
+        }
+        assert!(fs::read_to_string(folder.join("report.html")).unwrap().contains("Batch normalisation"));
+    }
+}

@@ -20,7 +20,7 @@ const AHEAD: usize = 2;
 /// A batch of samples. Its buffers are used again when it is dropped.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The samples' numbers: as many as the batch size. The last batch is filled up with its first sample.
+    /// The samples' numbers: as many as the batch size. The last batch is filled up with its first sample, or with others.
     pub rows: Vec<usize>,
     /// How many of them are no filling.
     pub count: usize,
@@ -56,7 +56,7 @@ pub struct Loader {
 
 #[derive(Debug)]
 enum Making {
-    Here(Producer),
+    Here(Box<Producer>),
     Thread { batches: Option<Receiver<Result<Batch>>>, thread: Option<JoinHandle<()>>, left: usize },
 }
 
@@ -68,6 +68,18 @@ impl Loader {
         order: Vec<usize>,
         augment: Option<(&Augment, u64, u64)>,
     ) -> Result<Self> {
+        Self::filled(samples, batch, order, Vec::new(), augment)
+    }
+
+    /// As [`Loader::new`], the last batch filled up with the first of `filling`: where a network takes statistics over a
+    /// batch, copies of one sample would falsify them. Filling has no weight all the same, and nothing changes it.
+    pub fn filled(
+        samples: &Samples,
+        batch: usize,
+        order: Vec<usize>,
+        filling: Vec<usize>,
+        augment: Option<(&Augment, u64, u64)>,
+    ) -> Result<Self> {
         if batch == 0 {
             return Err(Error::option("a batch holds no sample", "give a batch size of 1 or more"));
         }
@@ -77,9 +89,11 @@ impl Loader {
             .transpose()?;
         let here = samples.is_resident() && augmenter.is_none();
         let left = order.len().div_ceil(batch);
-        let mut producer = Producer { samples: samples.clone(), batch, order, at: 0, augmenter, pool: Pool::default() };
+        let path = samples.path().to_owned();
+        let (samples, pool) = (samples.clone(), Pool::default());
+        let mut producer = Producer { samples, batch, order, filling, at: 0, augmenter, pool };
         if here {
-            return Ok(Loader { source: Making::Here(producer) });
+            return Ok(Loader { source: Making::Here(Box::new(producer)) });
         }
         let (send, receive): (SyncSender<_>, _) = sync_channel(AHEAD);
         let thread = thread::Builder::new().name("data".to_owned()).spawn(move || {
@@ -91,7 +105,7 @@ impl Loader {
                 }
             }
         });
-        let thread = Some(thread.map_err(Error::io(samples.path()))?);
+        let thread = Some(thread.map_err(Error::io(path))?);
         Ok(Loader { source: Making::Thread { batches: Some(receive), thread, left } })
     }
 }
@@ -149,6 +163,7 @@ struct Producer {
     samples: Samples,
     batch: usize,
     order: Vec<usize>,
+    filling: Vec<usize>,
     at: usize,
     augmenter: Option<Augmenter>,
     pool: Pool,
@@ -162,6 +177,7 @@ impl Producer {
         let mut batch = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         batch.rows.clear();
         batch.rows.extend(left.iter().take(count));
+        batch.rows.extend(self.filling.iter().take(self.batch - count));
         batch.rows.resize(self.batch, first);
         batch.count = count;
         let filled = self.fill(&mut batch);

@@ -102,7 +102,8 @@ fn pictured(set: &DataSet, request: &Request) -> Result<Option<usize>> {
         return Ok(Some(index));
     }
     let fits = |i: &Input| {
-        i.shape.as_ref().is_none_or(|s| s.rank() == 4)
+        !i.target
+            && i.shape.as_ref().is_none_or(|s| s.rank() == 4)
             && (i.element_type.is_float() || i.element_type == ElementType::Uint8)
     };
     let candidates: Vec<usize> =
@@ -245,6 +246,7 @@ fn slot(
         element_type: input.element_type,
         row_shape,
         per_sample,
+        target: input.target,
     };
     match found {
         Found::Images(list) => {
@@ -381,6 +383,7 @@ fn pixels(
         element_type: input.element_type,
         row_shape: plan.row_shape(),
         per_sample: true,
+        target: input.target,
     };
     let layout = Some(plan.layout());
     Ok(Slot::new(field, Source::Pixels { array, stored, planar, plan: Arc::new(plan) }, layout))

@@ -32,6 +32,8 @@ pub struct Field {
     pub row_shape: Vec<usize>,
     /// Whether there is a row for each sample. If not, it is the same for every batch: [`Samples::constant`].
     pub per_sample: bool,
+    /// Whether it is a target, not something the model reads.
+    pub target: bool,
 }
 
 impl Field {
@@ -77,7 +79,7 @@ impl Slot {
 
     pub(crate) fn target(name: String, array: Array, element_type: ElementType) -> Self {
         let row_shape = array.shape.get(1..).unwrap_or_default().to_vec();
-        let field = Field { name, element_type, row_shape, per_sample: true };
+        let field = Field { name, element_type, row_shape, per_sample: true, target: true };
         Slot::new(field, Source::Array(array), None)
     }
 

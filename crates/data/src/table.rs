@@ -66,11 +66,10 @@ pub(crate) fn find<'a>(
     if let Some(parts) = series(set, name, &role)? {
         return fitting(set, input, parts, width);
     }
-    let used = |c: &Column| [&request.target, &request.weight].iter().any(|n| n.as_deref() == Some(&c.name));
-    let series_of = |c: &Column| {
-        [&request.target, &request.weight].iter().any(|n| n.as_deref().is_some_and(|n| indexed(n, &c.name)))
-    };
-    if request.inputs.len() == 1 && !mapped {
+    let elsewhere: Vec<&str> = request.targets().collect();
+    let used = |c: &Column| elsewhere.contains(&c.name.as_str());
+    let series_of = |c: &Column| elsewhere.iter().any(|n| indexed(n, &c.name));
+    if request.inputs.iter().filter(|i| !i.target).count() == 1 && !mapped {
         let rest: Vec<&Column> = set.columns.iter().filter(|c| !used(c) && !series_of(c)).collect();
         if width.is_none_or(|w| w == rest.len()) && !rest.is_empty() {
             return Ok(Found::Parts(rest.into_iter().map(|c| part(set, c, &role)).collect::<Result<_>>()?));

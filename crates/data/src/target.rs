@@ -141,7 +141,8 @@ impl<'a> Target<'a> {
         if !positive {
             return Err(set.error(format!("array '{name}' weighs every sample 0"), "give some sample a weight above 0"));
         }
-        let field = Field { name, element_type: ElementType::Float, row_shape: Vec::new(), per_sample: true };
+        let field =
+            Field { name, element_type: ElementType::Float, row_shape: Vec::new(), per_sample: true, target: false };
         Ok(Slot::new(field, Source::Array(array), None))
     }
 }

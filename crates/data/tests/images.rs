@@ -54,6 +54,57 @@ fn photographs_decode_as_pil_decodes_them() {
     assert!(near > 0.95, "{near} of the values agree within 2 levels");
 }
 
+/// A JPEG file with an EXIF segment that notes `orientation`.
+fn oriented(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+    // TIFF, big-endian: one entry, tag 0x0112, one SHORT.
+    let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+    let mut bytes = jpeg[..2].to_vec();
+    bytes.extend([0xff, 0xe1]);
+    bytes.extend((exif.len() as u16 + 2).to_be_bytes());
+    bytes.extend(exif);
+    bytes.extend(&jpeg[2..]);
+    bytes
+}
+
+/// Where the first row and the first column of a stored image are seen, by the EXIF standard's table of orientations.
+#[test]
+fn photographs_are_turned_as_their_camera_was_held() {
+    let jpeg = fs::read(fixture("images/ant/1.jpg")).unwrap();
+    let (height, width) = (37, 53);
+    let folder = tempfile::tempdir().unwrap();
+    let seen = |orientation: Option<u8>, [h, w]: [usize; 2]| -> Vec<f32> {
+        let bytes = orientation.map_or_else(|| jpeg.clone(), |o| oriented(&jpeg, o));
+        fs::create_dir_all(folder.path().join("ant")).unwrap();
+        fs::write(folder.path().join("ant/1.jpg"), bytes).unwrap();
+        row(&open(folder.path(), &request(&[h, w, 3], Preprocess::default())).unwrap(), 0)
+    };
+    let stored = seen(None, [height, width]);
+    let (bottom, right) = (height - 1, width - 1);
+    for orientation in 1..=8 {
+        let turned = orientation > 4;
+        let [h, w] = if turned { [width, height] } else { [height, width] };
+        let found = seen(Some(orientation), [h, w]);
+        for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+            // Row and column of the stored image.
+            let (r, c) = match orientation {
+                1 => (y, x),
+                2 => (y, right - x),
+                3 => (bottom - y, right - x),
+                4 => (bottom - y, x),
+                5 => (x, y),
+                6 => (bottom - x, y),
+                7 => (bottom - x, right - y),
+                _ => (x, right - y),
+            };
+            let (a, b) = (3 * (y * w + x), 3 * (r * width + c));
+            assert_eq!(found[a..a + 3], stored[b..b + 3], "orientation {orientation} at {y}, {x}");
+        }
+    }
+    // A note that says nothing known turns nothing.
+    assert_eq!(seen(Some(9), [height, width]), stored);
+}
+
 #[test]
 fn resizing_agrees_with_pil_to_the_bit() {
     for [height, width] in [[24, 24], [70, 90]] {

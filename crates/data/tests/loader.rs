@@ -173,3 +173,14 @@ fn the_table_of_a_configuration_is_read() {
     let written = toml::to_string(&augment).unwrap();
     assert_eq!(toml::from_str::<Augment>(&written).unwrap(), augment);
 }
+
+#[test]
+fn the_last_batch_is_filled_up_with_the_samples_given() {
+    let batches: Vec<_> = Loader::filled(&samples(6, &[4]), 4, vec![5, 0, 1, 2, 3, 4], vec![5, 0, 1], None)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(batches[0].rows, [5, 0, 1, 2]);
+    assert_eq!((batches[1].rows.as_slice(), batches[1].count), ([3, 4, 5, 0].as_slice(), 2));
+    assert_eq!(batches[1].weights[2..], [0.0, 0.0]);
+}

@@ -51,7 +51,7 @@ pub fn weights(graph: &Graph) -> Vec<ValueId> {
             continue;
         }
         for (position, input) in node.inputs.iter().enumerate() {
-            let Some(origin) = input.and_then(|v| weight_origin(graph, v)) else { continue };
+            let Some(origin) = input.and_then(|v| origin(graph, v)) else { continue };
             if is_weight_operand(graph, node, position, origin) {
                 found.insert((graph.name_of(origin).to_owned(), origin));
             }
@@ -75,7 +75,7 @@ pub fn trained(graph: &Graph, sites: &[Site], train: &Train) -> Result<Vec<Value
         }
         let origins: BTreeSet<ValueId> = nodes
             .into_iter()
-            .flat_map(|id| graph.node(id).inputs.iter().flatten().filter_map(|v| weight_origin(graph, *v)))
+            .flat_map(|id| graph.node(id).inputs.iter().flatten().filter_map(|v| origin(graph, *v)))
             .collect();
         all.iter().copied().filter(|v| origins.contains(v)).collect()
     };
@@ -99,8 +99,8 @@ pub fn trained(graph: &Graph, sites: &[Site], train: &Train) -> Result<Vec<Value
     })
 }
 
-/// The stored constant behind a value, through operators that only move elements.
-fn weight_origin(graph: &Graph, value: ValueId) -> Option<ValueId> {
+/// The stored float32 constant behind a value, through operators that only move elements.
+pub fn origin(graph: &Graph, value: ValueId) -> Option<ValueId> {
     let mut value = value;
     loop {
         if let Some(tensor) = graph.constant(value) {

@@ -100,6 +100,10 @@ impl Attributes {
                 proto.t = Some(v.to_proto(""));
                 AttributeType::Tensor
             }
+            AttributeValue::Graph(v) => {
+                proto.g = Some(*v);
+                AttributeType::Graph
+            }
         };
         proto.r#type = Some(kind as i32);
         match self.0.iter_mut().find(|a| a.name() == name) {
@@ -137,6 +141,7 @@ pub enum AttributeValue {
     Floats(Vec<f32>),
     String(String),
     Tensor(Tensor),
+    Graph(Box<GraphProto>),
 }
 
 macro_rules! attribute_from {
@@ -158,4 +163,5 @@ attribute_from! {
     Vec<f32> => Floats |v| v;
     &str => String |v| v.to_owned();
     Tensor => Tensor |v| v;
+    GraphProto => Graph |v| Box::new(v);
 }

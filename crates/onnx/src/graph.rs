@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     model::Model,
     proto::{
-        FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto,
+        FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
         ValueInfoProto,
         tensor_shape_proto::{Dimension, dimension},
         type_proto,
@@ -19,6 +19,9 @@ use crate::{
     shape::{Dim, Shape},
     tensor::{ElementType, Tensor},
 };
+
+/// Captured integers of up to this many elements are shapes and axes, which who reads a body wants to know.
+const SMALL: usize = 64;
 
 /// A value (an edge) of one graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,11 +138,45 @@ impl Graph {
         for opset in &proto.opset_import {
             graph.opsets.insert(standard_domain(opset.domain()).to_owned(), opset.version());
         }
-        graph.read(source, model)?;
+        graph.read(source, &|tensor| model.tensor(tensor))?;
         Ok(graph)
     }
 
-    fn read(&mut self, source: &GraphProto, model: &Model) -> Result<()> {
+    /// The sub-graph of a node of `outer` as a graph of its own. What it captures are values that nothing computes; what
+    /// `outer` knows of them is known here, and small integers are constants here too.
+    pub fn from_body(body: &GraphProto, outer: &Graph) -> Result<Self> {
+        let mut graph = Graph { name: body.name().to_owned(), opsets: outer.opsets.clone(), ..Default::default() };
+        graph.read(body, &Tensor::from_proto)?;
+        for id in graph.captures() {
+            let Some(known) = outer.find(graph.name_of(id)).map(|v| outer.value(v)) else { continue };
+            graph.set_type(id, known.element_type, known.shape.clone());
+            let integers = known.constant.as_ref().filter(|t| !t.element_type().is_float() && t.len() <= SMALL);
+            if let Some(tensor) = integers {
+                let constant = graph.add_constant(&format!("{}/captured", known.name), tensor.clone());
+                graph.replace_uses(id, constant);
+            }
+        }
+        Ok(graph)
+    }
+
+    /// The values that are neither inputs nor constants nor computed here.
+    pub fn captures(&self) -> Vec<ValueId> {
+        let uses = self.uses();
+        let free = |id: &ValueId, value: &Value| {
+            value.producer.is_none() && value.constant.is_none() && !self.inputs.contains(id)
+        };
+        let read = |id: &ValueId| !uses[id.index()].is_empty() || self.outputs.contains(id);
+        self.values().filter(|(id, value)| free(id, value) && read(id)).map(|(id, _)| id).collect()
+    }
+
+    /// A value of a graph around this one, under its name there.
+    pub fn capture(&mut self, name: &str, element_type: Option<ElementType>, shape: Option<Shape>) -> ValueId {
+        let id = self.named(name);
+        self.set_type(id, element_type, shape);
+        id
+    }
+
+    fn read(&mut self, source: &GraphProto, resolve: &dyn Fn(&TensorProto) -> Result<Tensor>) -> Result<()> {
         if let Some(sparse) = source.sparse_initializer.first() {
             return Err(Error::Unsupported {
                 what: format!(
@@ -151,7 +188,7 @@ impl Graph {
         }
         for tensor in &source.initializer {
             let id = self.named(tensor.name());
-            self.set_constant(id, model.tensor(tensor)?);
+            self.set_constant(id, resolve(tensor)?);
         }
         for info in &source.input {
             let id = self.named(info.name());
@@ -165,7 +202,7 @@ impl Graph {
             self.declare(id, info);
         }
         for node in &source.node {
-            self.read_node(node, model)?;
+            self.read_node(node, resolve)?;
         }
         for info in &source.output {
             let id = self.named(info.name());
@@ -174,11 +211,11 @@ impl Graph {
         Ok(())
     }
 
-    fn read_node(&mut self, node: &NodeProto, model: &Model) -> Result<()> {
+    fn read_node(&mut self, node: &NodeProto, resolve: &dyn Fn(&TensorProto) -> Result<Tensor>) -> Result<()> {
         let domain = standard_domain(node.domain());
         if domain.is_empty()
             && node.op_type() == "Constant"
-            && let (Some(name), Some(tensor)) = (node.output.first(), constant_node_tensor(node, model)?)
+            && let (Some(name), Some(tensor)) = (node.output.first(), constant_tensor(node, resolve)?)
         {
             let id = self.named(name);
             self.set_constant(id, tensor);
@@ -508,6 +545,29 @@ impl Graph {
     /// The graph as a model of IR version 10, for a runtime. Constants that nothing reads are left out; values carry the
     /// types recorded for inputs and outputs, none in between (the runtime infers them).
     pub fn to_model(&self) -> Result<ModelProto> {
+        Ok(ModelProto {
+            ir_version: Some(10),
+            producer_name: Some("onnx-dendrite".to_owned()),
+            opset_import: self
+                .opsets
+                .iter()
+                .map(|(domain, version)| OperatorSetIdProto { domain: Some(domain.clone()), version: Some(*version) })
+                .collect(),
+            graph: Some(self.to_proto()?),
+            functions: self.functions.clone(),
+            ..Default::default()
+        })
+    }
+
+    /// The graph as the body of a node. Every type that is known is written down, for whoever reads the body again.
+    pub fn to_body(&self) -> Result<GraphProto> {
+        let mut proto = self.to_proto()?;
+        let known = |v: &Value| v.producer.is_some() && v.element_type.is_some();
+        proto.value_info = self.values().filter(|(_, v)| known(v)).map(|(id, _)| self.info(id)).collect();
+        Ok(proto)
+    }
+
+    fn to_proto(&self) -> Result<GraphProto> {
         let order = self.topological_order()?;
         let mut used: HashSet<ValueId> = self.outputs.iter().copied().collect();
         for (_, node) in self.nodes() {
@@ -516,7 +576,7 @@ impl Graph {
         let names = |ids: &[Option<ValueId>]| -> Vec<String> {
             ids.iter().map(|v| v.map(|v| self.name_of(v).to_owned()).unwrap_or_default()).collect()
         };
-        let graph = GraphProto {
+        Ok(GraphProto {
             name: Some(if self.name.is_empty() { "graph".to_owned() } else { self.name.clone() }),
             node: order
                 .into_iter()
@@ -540,18 +600,6 @@ impl Graph {
                 .collect(),
             input: self.inputs.iter().map(|v| self.info(*v)).collect(),
             output: self.outputs.iter().map(|v| self.info(*v)).collect(),
-            ..Default::default()
-        };
-        Ok(ModelProto {
-            ir_version: Some(10),
-            producer_name: Some("onnx-dendrite".to_owned()),
-            opset_import: self
-                .opsets
-                .iter()
-                .map(|(domain, version)| OperatorSetIdProto { domain: Some(domain.clone()), version: Some(*version) })
-                .collect(),
-            graph: Some(graph),
-            functions: self.functions.clone(),
             ..Default::default()
         })
     }
@@ -604,9 +652,13 @@ fn standard_domain(domain: &str) -> &str {
 
 /// What a `Constant` node holds; `None` for a sparse tensor.
 pub fn constant_node_tensor(node: &NodeProto, model: &Model) -> Result<Option<Tensor>> {
+    constant_tensor(node, &|tensor| model.tensor(tensor))
+}
+
+fn constant_tensor(node: &NodeProto, resolve: &dyn Fn(&TensorProto) -> Result<Tensor>) -> Result<Option<Tensor>> {
     let Some(attribute) = node.attribute.first() else { return Ok(None) };
     Ok(match attribute.name() {
-        "value" => attribute.t.as_ref().map(|t| model.tensor(t)).transpose()?,
+        "value" => attribute.t.as_ref().map(resolve).transpose()?,
         "value_float" => Some(Tensor::from_f32(&[], &[attribute.f()])),
         "value_floats" => Some(Tensor::from_f32(&[attribute.floats.len()], &attribute.floats)),
         "value_int" => Some(Tensor::from_i64(&[], &[attribute.i()])),

@@ -20,6 +20,7 @@ pub mod graph;
 mod map;
 pub mod model;
 pub mod ops;
+pub mod padding;
 pub mod patch;
 pub mod proto;
 pub mod shape;

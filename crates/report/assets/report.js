@@ -38,6 +38,8 @@
     const lines = [`${phase}, epoch ${row[0]}`];
     if (!run.loss) lines.push(`${run.metric} ${metric(row[1])}`);
     lines.push(`validation loss ${number(row[2])}`, `training loss ${number(row[3])}`, `learning rate ${number(row[4])}`);
+    // Early versions did not tell it.
+    if (row[5] !== null) lines.push(`norm of the gradients ${number(row[5])}`);
     readout.replaceChildren(
       ...lines.map((text, i) => {
         const element = document.createElement(i ? "div" : "b");

@@ -16,11 +16,17 @@ pub(crate) struct Summary {
     pub(crate) seed: u64,
     pub(crate) method: String,
     pub(crate) device: String,
+    /// `frozen` or `train`, in models that have a batch normalisation.
+    #[serde(default)]
+    pub(crate) batch_norm: Option<String>,
     pub(crate) before: Side,
     pub(crate) after: Side,
     /// Models trained for comparison, by name.
     #[serde(default)]
     pub(crate) controls: BTreeMap<String, Side>,
+    /// What is to be said of controls, by name.
+    #[serde(default)]
+    pub(crate) control_notes: BTreeMap<String, String>,
     pub(crate) kept_dendrites: usize,
     pub(crate) parity: Parity,
     pub(crate) phases: Vec<Phase>,
@@ -76,6 +82,7 @@ pub(crate) enum Event {
     Epoch(Epoch),
     Site(Site),
     Verdict(Verdict),
+    Finished {},
     #[serde(other)]
     Other,
 }

@@ -55,7 +55,7 @@ impl Timeline {
                     sites: Vec::new(),
                     kept: false,
                 }),
-                Event::PhaseStarted(_) | Event::Other => {}
+                Event::PhaseStarted(_) | Event::Finished {} | Event::Other => {}
                 Event::Epoch(epoch) => line.segment(epoch.turn).epochs.push(epoch.clone()),
                 Event::Site(site) => {
                     if let Some(growth) = line.growths.iter_mut().rfind(|g| g.turn == site.turn) {

@@ -89,8 +89,15 @@ fn the_page_of_a_real_run_says_what_happened() {
         assert!(page.contains(&format!("<span class=\"name\">{phase}</span>")), "{phase} is not over the curves");
     }
     assert_eq!(page.matches("✕ not kept").count(), 3);
-    for text in ["onnx-dendrite 0.1.0", "hybrid", "add_result1", "finetune-first = true", "Learning rate", "84 epochs"]
-    {
+    for text in [
+        "onnx-dendrite 0.1.0",
+        "hybrid",
+        "add_result1",
+        "finetune-first = true",
+        "Learning rate",
+        "Norm of the gradients",
+        "84 epochs",
+    ] {
         assert!(page.contains(text), "{text}");
     }
 }
@@ -127,7 +134,9 @@ fn losses_and_stronger_controls_stand_beside_the_wins() {
             "sham": { "parameters": 4362, "val": { "accuracy": 0.83, "loss": 0.6 }, "test": { "accuracy": 0.70, "loss": 0.7 } },
             "finetune": { "parameters": 714, "val": { "accuracy": 0.83, "loss": 0.6 }, "test": { "accuracy": 0.79, "loss": 0.7 } },
         });
+        summary["control_notes"] = json!({ "wider": "not run: <no> layer" });
     }));
+    assert!(page.contains("Control <bdi>wider</bdi>: <bdi>not run: &lt;no&gt; layer</bdi>."));
     assert!(page.contains("But on the test data, which decided nothing, accuracy fell from 78.8 % to 75.0 %."));
     assert!(page.contains("Worse than the input: test accuracy."));
     assert_eq!(page.matches("class=\"against\"").count(), 2);
@@ -244,4 +253,12 @@ fn errors_name_the_file_and_the_line() {
     fs::write(empty.path().join("events.jsonl"), "{\"event\":\"finished\"}\n{\"event\":\n").unwrap();
     let error = render(empty.path()).unwrap_err().to_string();
     assert!(error.contains("events.jsonl: line 2"), "{error}");
+}
+
+#[test]
+fn the_statistics_of_batch_normalisation_are_told_where_there_are_any() {
+    let told = |which: &str| page_of(|summary| summary["batch_norm"] = json!(which));
+    assert!(!page(|_| {}).contains("Batch normalisation"));
+    assert!(told("frozen").contains("<dt>Batch normalisation</dt><dd>stored statistics</dd>"));
+    assert!(told("train").contains("<dt>Batch normalisation</dt><dd>statistics of the batch</dd>"));
 }

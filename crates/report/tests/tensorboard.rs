@@ -36,8 +36,11 @@ fn masked(bytes: &[u8]) -> u32 {
     (!crc).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// The fields of a protobuf message: number, varint or fixed value, and bytes.
-fn fields(mut bytes: &[u8]) -> Vec<(u64, u64, Vec<u8>)> {
+/// A field of a protobuf message: number, varint or fixed value, and bytes.
+type Field = (u64, u64, Vec<u8>);
+
+/// The fields of a protobuf message.
+fn fields(mut bytes: &[u8]) -> Vec<Field> {
     fn varint(bytes: &mut &[u8]) -> u64 {
         let (mut value, mut shift) = (0, 0);
         loop {
@@ -181,4 +184,59 @@ fn events_that_are_not_known_and_numbers_that_are_none_leave_nothing() {
     board.record(&sets, 0.0).unwrap();
     let tags: Vec<String> = scalars(board.writer().path()).into_iter().map(|(tag, ..)| tag).collect();
     assert_eq!(tags, ["correlation/a/initial", "correlation/a/initial_2"]);
+}
+
+/// The content for the HParams page under `tag`, if there is one.
+fn hparams(path: &Path, tag: &str) -> Option<Vec<u8>> {
+    let summaries = records(path).iter().flat_map(|r| fields(r)).filter(|f| f.0 == 5).collect::<Vec<_>>();
+    let mut values = summaries.iter().map(|(_, _, summary)| fields(&fields(summary)[0].2));
+    let value = values.find(|value| value.iter().any(|f| f.0 == 1 && f.2 == tag.as_bytes()))?;
+    let of = |fields: &[(u64, u64, Vec<u8>)], n: u64| fields.iter().find(|f| f.0 == n).unwrap().2.clone();
+    let plugin = fields(&of(&fields(&of(&value, 9)), 1));
+    assert_eq!(of(&plugin, 1), b"hparams");
+    assert!(value.iter().any(|f| f.0 == 8), "a value without a tensor is passed over");
+    Some(of(&plugin, 2))
+}
+
+#[test]
+fn options_are_told_once_for_the_page_that_compares_runs_by_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut board = Board::create(folder.path()).unwrap();
+    let options = json!({ "method": "pb", "lr": null, "epochs": 30, "shuffle": true, "sites": [], "exclude": ["a", "b"],
+        "augment": { "noise": 0.5 } });
+    board.options(&options, 1.7e9).unwrap();
+    board.options(&json!({ "method": "gd" }), 1.7e9).unwrap();
+    let (path, length) = (board.writer().path().to_owned(), board.writer().length());
+    assert_eq!(hparams(&path, "_hparams_/session_end_info"), None);
+    let start = fields(&fields(&hparams(&path, "_hparams_/session_start_info").unwrap())[0].2);
+    // Each entry is a key and a value; a value is a number (2), a text (3) or a truth (4).
+    let told: Vec<(String, Field)> = start
+        .iter()
+        .filter(|f| f.0 == 1)
+        .map(|entry| {
+            let entry = fields(&entry.2);
+            (String::from_utf8(entry[0].2.clone()).unwrap(), fields(&entry[1].2).remove(0))
+        })
+        .collect();
+    let number = |n: f64| (2, n.to_bits(), n.to_le_bytes().to_vec());
+    let text = |text: &str| (3, 0, text.as_bytes().to_vec());
+    let expected = [
+        ("augment.noise", number(0.5)),
+        ("epochs", number(30.0)),
+        ("exclude", text("a, b")),
+        ("method", text("pb")),
+        ("shuffle", (4, 1, Vec::new())),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value));
+    assert_eq!(told, expected);
+    assert_eq!(start.iter().find(|f| f.0 == 5).unwrap().1, 1.7e9f64.to_bits());
+
+    // A file that goes on has been told; one that is made anew has not.
+    drop(board);
+    let mut resumed = Board::resume(&path, length, "").unwrap();
+    resumed.options(&options, 1.7e9).unwrap();
+    assert_eq!(resumed.writer().length(), length);
+    resumed.record(&json!({ "event": "finished", "kept_cycles": 1, "parameters": 7 }), 1.8e9).unwrap();
+    let end = fields(&fields(&hparams(&path, "_hparams_/session_end_info").unwrap())[0].2);
+    assert_eq!((end[0].1, end[1].1), (1, 1.8e9f64.to_bits()));
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, Tensor};
-use dendrite_runtime::infer_shapes;
+use dendrite_runtime::{fold_integers, infer_shapes};
 
 /// Every .onnx file below a folder.
 fn models(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -112,4 +112,21 @@ fn weights_are_not_needed_where_inference_suffices() {
     assert_eq!(shape(&graph, "y"), "[N, 8, 7, 7]");
     assert_eq!(shape(&graph, "w"), "[8, 3, 3, 3]");
     assert!(graph.constant(w).is_some());
+}
+
+#[test]
+fn integers_that_follow_from_constants_become_constants() {
+    let mut graph = computed_reshape();
+    infer_shapes(&mut graph).unwrap();
+    fold_integers(&mut graph).unwrap();
+    let operators = |graph: &Graph| graph.nodes().map(|(_, n)| n.op.clone()).collect::<Vec<_>>();
+    // The batch is still open, so what depends on it is computed.
+    assert_eq!(operators(&graph), ["Shape", "Gather", "Concat", "Reshape", "Reshape", "ReduceSum"]);
+    let x = graph.inputs[0];
+    graph.set_type(x, Some(ElementType::Float), Some(Shape::known(&[3, 4])));
+    infer_shapes(&mut graph).unwrap();
+    fold_integers(&mut graph).unwrap();
+    assert_eq!(operators(&graph), ["Reshape", "Reshape", "ReduceSum"]);
+    let target = graph.nodes().find(|(_, n)| n.is("Reshape")).and_then(|(_, n)| n.input(1)).unwrap();
+    assert_eq!(graph.constant(target).unwrap().to_i64().unwrap(), [3, 2, 2]);
 }

@@ -107,6 +107,52 @@ impl fmt::Display for LossKind {
     }
 }
 
+/// A further output that trains with the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Also {
+    /// The output.
+    pub output: String,
+    /// The array of its targets.
+    pub target: String,
+    /// Its loss.
+    #[serde(default = "Also::loss")]
+    pub loss: LossKind,
+    /// How much its loss counts; that of the first output counts 1.
+    #[serde(default = "Also::weight")]
+    pub weight: f64,
+}
+
+impl Also {
+    fn loss() -> LossKind {
+        LossKind::Auto
+    }
+
+    fn weight() -> f64 {
+        1.0
+    }
+}
+
+impl FromStr for Also {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let form = || format!("'{s}' is not of the form OUTPUT=ARRAY[,loss=LOSS][,weight=W]");
+        let mut parts = s.split(',');
+        let (output, target) = parts.next().and_then(|p| p.split_once('=')).ok_or_else(form)?;
+        let mut also =
+            Also { output: output.to_owned(), target: target.to_owned(), loss: Self::loss(), weight: Self::weight() };
+        for part in parts {
+            match part.split_once('=').ok_or_else(form)? {
+                ("loss", value) => also.loss = value.parse()?,
+                ("weight", value) => also.weight = value.parse().map_err(|_| form())?,
+                _ => return Err(form()),
+            }
+        }
+        Ok(also)
+    }
+}
+
 /// The metric that is reported and that may not fall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -240,6 +286,26 @@ impl fmt::Display for Time {
     }
 }
 
+/// Which statistics batch normalisation uses where weights train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// The stored ones, which stay as they are.
+    Frozen,
+    /// Those of the batch; the stored ones follow.
+    Train,
+}
+
+impl BatchNorm {
+    /// The name on the command line and in the summary.
+    pub fn name(self) -> &'static str {
+        match self {
+            BatchNorm::Frozen => "frozen",
+            BatchNorm::Train => "train",
+        }
+    }
+}
+
 /// What a grown model is held against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -248,6 +314,8 @@ pub enum Control {
     Longer,
     /// The same growth with every connection held at zero: what dendrites owe to the schedule alone.
     Sham,
+    /// The input with its own hidden layers widened to as many parameters, trained for as many epochs.
+    Wider,
 }
 
 impl Control {
@@ -256,6 +324,7 @@ impl Control {
         match self {
             Control::Longer => "longer",
             Control::Sham => "sham",
+            Control::Wider => "wider",
         }
     }
 }

@@ -9,15 +9,17 @@ use dendrite_autodiff::{
     optimizer::{Algorithm, Optimizer, OptimizerValues},
     recompute::recompute,
 };
-use dendrite_onnx::{ElementType, Graph, Shape, Tensor, ValueId};
+use dendrite_onnx::{ElementType, Graph, Shape, Tensor, ValueId, padding::absorb_padding};
+use dendrite_runtime::fold_integers;
 use dendrites::fragment::{Reading, stop_value};
 
 use crate::{
+    batch_norm::{self, Running},
     error::{Error, Result},
     feed,
     network::Growth,
     objective::Context,
-    options::{Method, OptimizerKind, Options},
+    options::{BatchNorm, Method, OptimizerKind, Options},
     pieces::Passes,
 };
 
@@ -33,6 +35,8 @@ struct Differentiated {
     kept: Vec<(String, Tensor)>,
     /// The same weights with their gradients.
     pairs: Vec<(ValueId, ValueId)>,
+    /// The statistics that follow the batches.
+    running: Vec<Running>,
 }
 
 /// Build everything of the first training step but its session, to find out early what stands in its way.
@@ -47,24 +51,38 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
     let reading = if perforated { Reading::Perforated } else { Reading::Direct };
     let mut graph = network.grown(growth, reading)?;
     network.bind(&mut graph, &feed::shapes(samples, batch))?;
+    fold_integers(&mut graph)?;
+    absorb_padding(&mut graph);
     let stops: HashSet<ValueId> = if perforated {
         network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
     } else {
         HashSet::new()
     };
     let trained: Vec<ValueId> = names.iter().filter_map(|n| graph.find(n)).collect();
+    let running =
+        if options.batch_norm == BatchNorm::Train { batch_norm::use_batches(&mut graph, names)? } else { Vec::new() };
     let mut start = Vec::new();
     for id in &trained {
         start.extend(graph.constant_to_input(*id));
     }
     let values = objective.attach_training(&mut graph, network.prediction)?;
     let divided = options.divides(samples.len());
-    if divided && !values.separable {
+    if divided && !running.is_empty() {
         return Err(Error::Option {
-            reason:
-                "micro-batch: the loss gives one number for the whole batch, which cannot be added up from pieces of it"
-                    .to_owned(),
-            hint: "let the loss give one number for each sample, or leave --micro-batch out".to_owned(),
+            reason: "--batch-norm train takes statistics of a whole batch, --micro-batch passes it in pieces"
+                .to_owned(),
+            hint: "leave one of the two out".to_owned(),
+        });
+    }
+    if divided && !values.separable {
+        let (why, say) = if values.alike {
+            ("the loss gives one number for the whole batch", "let the loss give one number for each sample, or")
+        } else {
+            ("classes are weighed or ignored, and --also adds a loss of which nothing is", "")
+        };
+        return Err(Error::Option {
+            reason: format!("micro-batch: {why}, which cannot be added up from pieces of it"),
+            hint: format!("{say} leave --micro-batch out").trim_start().to_owned(),
         });
     }
     let loss = if divided { values.sum } else { values.mean };
@@ -89,7 +107,7 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
             hint: "select weights with --train-weights, or another output with --output".to_owned(),
         });
     }
-    Ok(Differentiated { graph, values, kept, pairs })
+    Ok(Differentiated { graph, values, kept, pairs, running })
 }
 
 /// Everything of a training step but its sessions.
@@ -100,6 +118,8 @@ pub(crate) struct Parts {
     pub(crate) graph: Graph,
     /// The weights that train, with their values at the start.
     pub(crate) kept: Vec<(String, Tensor)>,
+    /// The statistics that follow the batches.
+    pub(crate) running: Vec<Running>,
     /// The optimizer's values in `graph`.
     pub(crate) attached: OptimizerValues,
     /// The names of the inputs that take targets and sample weights.
@@ -110,7 +130,7 @@ pub(crate) struct Parts {
 impl Parts {
     pub(crate) fn new(context: Context, growth: &Growth, names: &[String]) -> Result<Self> {
         let Context { samples, options, .. } = context;
-        let Differentiated { mut graph, values, kept, pairs } = differentiate(context, growth, names)?;
+        let Differentiated { mut graph, values, kept, pairs, running } = differentiate(context, growth, names)?;
         let divided = options.divides(samples.len());
         if options.recompute {
             recompute(&mut graph, if divided { values.sum } else { values.mean }, &pairs)?;
@@ -135,9 +155,10 @@ impl Parts {
         let norm = graph.op("Identity", NORM, &[attached.gradient_norm], Default::default());
         graph.outputs = vec![loss, norm];
         graph.outputs.extend(&attached.updated);
+        graph.outputs.extend(running.iter().map(|r| r.updated));
         graph.outputs.extend(attached.state.iter().map(|(_, output, _)| *output));
         graph.prune();
-        Ok(Parts { passes, graph, kept, attached, target, weight })
+        Ok(Parts { passes, graph, kept, running, attached, target, weight })
     }
 
     /// The optimizer's state at the start.

@@ -53,6 +53,29 @@ pub enum Event {
         /// Samples of training and validation.
         samples: usize,
     },
+    /// Batch normalisations use the statistics of the batch, and their stored ones follow; not logged.
+    BatchNorm {
+        /// Those of the model.
+        nodes: usize,
+        /// Those that train.
+        trained: usize,
+        /// Of these, those whose momentum of 1 is replaced by ONNX's default, 0.9.
+        replaced: usize,
+    },
+    /// A control begins, and the events to come are its own; not logged.
+    ControlStarted {
+        /// Its name.
+        control: &'static str,
+        /// What is to be said of it.
+        note: Option<String>,
+    },
+    /// A control cannot be run; not logged.
+    ControlLeftOut {
+        /// Its name.
+        control: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// A step is done; told while it goes on, and not logged.
     Progress {
         /// Steps done in this pass over the data.

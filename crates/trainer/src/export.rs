@@ -110,7 +110,7 @@ pub fn run_file(
     for start in (0..rows).step_by(step) {
         // A fixed batch is filled up with its first row; what is computed for the filling is dropped below.
         let indices: Vec<usize> = (start..start + step).map(|i| if i < samples.len() { i } else { start }).collect();
-        let feeds = feed::rows(samples, &indices)?;
+        let feeds = model_rows(samples, &indices)?;
         let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let outputs = session.run(&feeds)?;
         let found = outputs.iter().find(|(name, _)| name == output).and_then(|(_, t)| t.to_f32());
@@ -127,7 +127,15 @@ pub fn first_rows(network: &Network, samples: &Samples) -> Result<Vec<(String, T
     let rows = network.fixed_batch.unwrap_or(PARITY_SAMPLES.min(samples.len()));
     // A fixed batch is filled up with the first row.
     let indices: Vec<usize> = (0..rows).map(|i| if i < samples.len() { i } else { 0 }).collect();
-    feed::rows(samples, &indices)
+    model_rows(samples, &indices)
+}
+
+/// Some rows of what the model itself reads.
+fn model_rows(samples: &Samples, indices: &[usize]) -> Result<Vec<(String, Tensor)>> {
+    let targets: Vec<&str> = samples.fields().iter().filter(|f| f.target).map(|f| f.name.as_str()).collect();
+    let mut rows = feed::rows(samples, indices)?;
+    rows.retain(|(name, _)| !targets.contains(&name.as_str()));
+    Ok(rows)
 }
 
 /// The largest relative difference, |a - b| / max(1, max |b|), between a file's output and what the evaluation session

@@ -13,6 +13,8 @@ use dendrite_report::tensorboard::Board;
 use crate::{
     error::{Error, Result},
     events::Event,
+    lock::Lock,
+    options::Options,
     summary::Summary,
 };
 
@@ -39,6 +41,8 @@ pub struct RunFolder {
     board: Board,
     /// The folders that were made for it, the innermost first.
     made: Vec<PathBuf>,
+    /// Keeps other processes away.
+    lock: Option<Lock>,
 }
 
 #[derive(Debug)]
@@ -118,20 +122,26 @@ impl RunFolder {
         Ok(())
     }
 
-    /// A new folder; see [`RunFolder::check`].
-    pub fn create(root: &Path, unfinished: bool) -> Result<Self> {
+    /// Keep other processes away from `root`, if it is there already.
+    pub(crate) fn lock(root: &Path) -> Result<Option<Lock>> {
+        root.is_dir().then(|| Lock::take(root)).transpose()
+    }
+
+    /// A new folder; see [`RunFolder::check`]. `lock` is that of a folder that was there.
+    pub(crate) fn create(root: &Path, unfinished: bool, lock: Option<Lock>) -> Result<Self> {
         Self::check(root, unfinished)?;
         let checkpoints = root.join("checkpoints");
         let made = checkpoints.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
         let made = made.map(Path::to_owned).collect();
         fs::create_dir_all(&checkpoints).map_err(Error::io(root))?;
-        let mut folder = Self { made, ..Self::open(root, &[])? };
+        let lock = lock.map_or_else(|| Lock::take(root), Ok)?;
+        let mut folder = Self { made, ..Self::open(root, &[], Some(lock))? };
         folder.metrics.append(METRICS_HEADER)?;
         Ok(folder)
     }
 
     /// The folder of a run that goes on; its logs are cut to `lengths`.
-    pub fn open(root: &Path, lengths: &[(String, u64)]) -> Result<Self> {
+    pub(crate) fn open(root: &Path, lengths: &[(String, u64)], lock: Option<Lock>) -> Result<Self> {
         Self::tidy(root);
         let length = |name: &str| lengths.iter().find(|(n, _)| n == name).map_or(0, |(_, l)| *l);
         let events = Log::open(root, EVENTS, length(EVENTS))?;
@@ -145,7 +155,7 @@ impl RunFolder {
             None => Board::create(&root.join(TENSORBOARD))?,
         };
         remove_other_boards(board.writer().path());
-        Ok(RunFolder { root: root.to_owned(), events, metrics, board, made: Vec::new() })
+        Ok(RunFolder { root: root.to_owned(), events, metrics, board, made: Vec::new(), lock })
     }
 
     /// The folder.
@@ -156,6 +166,12 @@ impl RunFolder {
     /// Where the checkpoint lies.
     pub fn checkpoint(root: &Path) -> PathBuf {
         root.join("checkpoints").join("latest.safetensors")
+    }
+
+    /// Tell TensorBoard the options of the run.
+    pub(crate) fn record_options(&mut self, options: &Options) -> Result<()> {
+        let options = serde_json::to_value(options).unwrap_or_default();
+        Ok(self.board.options(&options, now())?)
     }
 
     /// Append an event to the logs.
@@ -205,6 +221,7 @@ impl RunFolder {
             let _ = fs::remove_file(self.root.join(name));
         }
         let _ = fs::remove_file(self.board.writer().path());
+        self.lock = None;
         // A folder that holds anything else is not empty, and stays.
         let _ = fs::remove_dir(self.root.join(TENSORBOARD));
         for folder in &self.made {

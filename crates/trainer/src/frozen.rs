@@ -38,8 +38,8 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
-    /// Split `network` where training of the weights `trained` and growth at `sites` begin. `samples` are all that will be
-    /// read, those that train first. `None` where it is not worth while, or the values at the border would not fit.
+    /// Split `network` where training of the weights and statistics `trained` and growth at `sites` begin. `samples` are all
+    /// that will be read, those that train first. `None` where it is not worth while, or the values at the border would not fit.
     pub(crate) fn split(
         network: &Network,
         trained: &[String],

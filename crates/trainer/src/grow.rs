@@ -14,6 +14,7 @@ use dendrites::{DendriteSet, Plan, fragment};
 
 use crate::{
     accept::paired_test,
+    batch_norm::{self, Facts},
     checkpoint::{Checkpoint, PhaseSummary, Position},
     dendrite::dendrite_phase,
     error::{Error, Result},
@@ -90,6 +91,7 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
         RunFolder::tidy(run.folder);
         return Ok(Outcome { improved: summary.improved(), summary });
     }
+    let lock = RunFolder::lock(run.folder)?;
     let path = RunFolder::checkpoint(run.folder);
     if !(run.resume && path.exists()) {
         // Before the data are read, which may take a while.
@@ -98,10 +100,11 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
     let fixed = prepare(run)?;
     // A run that was killed before its first checkpoint starts anew.
     let checkpoint = if run.resume && path.exists() { Some(Checkpoint::read(&path, &fixed.origin)?) } else { None };
-    let folder = match &checkpoint {
-        Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths)?,
-        None => RunFolder::create(run.folder, run.resume)?,
+    let mut folder = match &checkpoint {
+        Some(checkpoint) => RunFolder::open(run.folder, &checkpoint.position.log_lengths, lock)?,
+        None => RunFolder::create(run.folder, run.resume, lock)?,
     };
+    folder.record_options(run.options)?;
     folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(run.options))?.as_bytes())?;
     folder.write(folder::PLAN, fixed.plan_text.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
@@ -170,6 +173,10 @@ impl Controller<'_, '_> {
                 metric: self.fixed.objective.metric.name(),
                 val_metric: base.metric,
             })?;
+        }
+        let Facts { nodes, trained, replaced } = self.batch_norm()?;
+        if trained > 0 {
+            (self.run.observer)(&Event::BatchNorm { nodes, trained, replaced });
         }
         let mut interrupted_phase = None;
         let mut state = match checkpoint {
@@ -276,6 +283,7 @@ impl Controller<'_, '_> {
             session: &session,
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
+            ceiling: state.best_score.loss,
             trial: self.trial_rows()?,
             interrupt: self.run.interrupt,
         };
@@ -408,6 +416,7 @@ impl Controller<'_, '_> {
             seed: options.seed,
             method: options.method.name().to_owned(),
             device: self.run.session.device.to_string(),
+            batch_norm: (self.batch_norm()?.nodes > 0).then(|| options.batch_norm.name().to_owned()),
             before: side(
                 self.fixed.base_parameters,
                 macs(&network.graph)?,
@@ -422,6 +431,7 @@ impl Controller<'_, '_> {
             ),
             kept_dendrites: kept_dendrites(&state.best.sets),
             controls: BTreeMap::new(),
+            control_notes: BTreeMap::new(),
             parity: Parity { ort, tract: tract.as_ref().ok().copied(), tract_reason: tract.err() },
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
@@ -433,6 +443,12 @@ impl Controller<'_, '_> {
         RunFolder::write_report(self.folder.root())?;
         self.folder.remove_checkpoint()?;
         Ok(Outcome { summary, improved })
+    }
+
+    /// What becomes of the whole network's batch normalisations.
+    fn batch_norm(&self) -> Result<Facts> {
+        let trained = trained_names(&self.fixed.whole, &Growth::default(), self.run.options)?;
+        Ok(batch_norm::facts(&self.fixed.whole.graph, &trained, self.run.options))
     }
 
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.

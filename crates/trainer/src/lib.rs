@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod anomaly;
+mod batch_norm;
 pub mod checkpoint;
 pub mod choices;
 pub mod controls;
@@ -18,7 +19,9 @@ pub mod export;
 pub mod feed;
 pub mod folder;
 mod frozen;
+mod further;
 pub mod grow;
+mod lock;
 mod memory;
 pub mod metric;
 pub mod network;
@@ -32,6 +35,7 @@ pub mod random;
 pub mod schedule;
 pub mod step;
 pub mod summary;
+pub mod wider;
 
 pub use controls::controls;
 pub use dendrite_data::{Augment, DataSet, Input, Loader, Preprocess, Request, Samples};

@@ -12,7 +12,8 @@ use dendrites::{DendriteSet, NotASite, Site, Weights, find_sites, fragment::Read
 
 use crate::{
     error::{Error, Result},
-    options::Options,
+    further,
+    options::{Also, Options},
 };
 
 /// The function between the value the loss takes and the model's output.
@@ -66,6 +67,8 @@ pub struct Network {
     pub output: String,
     /// What lies between `prediction` and `output`.
     pub link: Link,
+    /// Further outputs that train with it.
+    pub further: Vec<Further>,
     /// The sites, in topological order.
     pub sites: Vec<Site>,
     /// The linear nodes that are none, with reasons.
@@ -74,6 +77,17 @@ pub struct Network {
     pub fixed_batch: Option<usize>,
     /// The symbol of the batch in recorded shapes.
     pub batch_symbol: Option<String>,
+}
+
+/// A further output of a network.
+#[derive(Debug, Clone)]
+pub struct Further {
+    /// The value its loss takes.
+    pub prediction: ValueId,
+    /// The input of the working copy that takes its targets, once its loss is part of it.
+    pub target: Option<String>,
+    /// The array that holds them.
+    pub array: String,
 }
 
 /// What has been grown on a network: the sets, their tensors and the trained weights of the model, all by name. A weight
@@ -89,12 +103,32 @@ pub struct Growth {
 impl Network {
     /// Prepare `model` for training its output `output` (by default the first float output).
     pub fn prepare(model: &Model, output: Option<&str>) -> Result<Self> {
+        Self::prepare_all(model, output, &[])
+    }
+
+    /// Prepare `model` as `options` ask: with the further outputs that train, whose kinds of targets `data` tell.
+    pub fn of(model: &Model, options: &Options, data: &DataSet) -> Result<Self> {
+        let mut network = Self::prepare_all(model, options.output.as_deref(), &options.also)?;
+        further::attach(&mut network, model, options, data)?;
+        Ok(network)
+    }
+
+    /// [`Network::prepare`] with everything that the outputs of `also` depend on too.
+    pub fn prepare_all(model: &Model, output: Option<&str>, also: &[Also]) -> Result<Self> {
         model.support()?;
         let mut graph = Graph::from_model(model)?;
         infer_shapes(&mut graph)?;
         upgrade(&mut graph, WORKING_OPSET)?;
         let output = choose_output(&graph, output)?;
-        graph.outputs = vec![output];
+        let further: Vec<ValueId> =
+            also.iter().map(|also| choose_output(&graph, Some(&also.output))).collect::<Result<_>>()?;
+        if further.contains(&output) {
+            return Err(Error::Option {
+                reason: format!("--also names '{}', which is the first output", graph.name_of(output)),
+                hint: "name each output once, the first with --output".to_owned(),
+            });
+        }
+        graph.outputs = [output].into_iter().chain(further.iter().copied()).collect();
         graph.prune();
         let inputs = used_inputs(&graph);
         graph.inputs.retain(|v| inputs.contains(v));
@@ -109,14 +143,33 @@ impl Network {
         })?;
         let (prediction, link) = before_link(&graph, output);
         let name = graph.name_of(output).to_owned();
-        graph.outputs = vec![prediction];
+        let further: Vec<Further> = further
+            .into_iter()
+            .zip(also)
+            .map(|(output, also)| Further {
+                prediction: before_link(&graph, output).0,
+                target: None,
+                array: also.target.clone(),
+            })
+            .collect();
+        graph.outputs = [prediction].into_iter().chain(further.iter().map(|f| f.prediction)).collect();
         graph.prune();
         let batch_symbol = graph.inputs.iter().find_map(|v| match graph.value(*v).shape.as_ref()?.dim(0)? {
             Dim::Symbol(s) => Some(s.clone()),
             _ => None,
         });
         let (sites, not_sites) = find_sites(&graph)?;
-        Ok(Network { graph, prediction, output: name, link, sites, not_sites, fixed_batch: fixed, batch_symbol })
+        Ok(Network {
+            graph,
+            prediction,
+            output: name,
+            link,
+            further,
+            sites,
+            not_sites,
+            fixed_batch: fixed,
+            batch_symbol,
+        })
     }
 
     /// The graph with `growth` applied: trained weights in place of the file's, dendrites inserted.
@@ -173,9 +226,16 @@ impl Network {
 
     /// What the network asks of data.
     pub fn request(&self, options: &Options) -> Request {
+        let mut inputs = Input::of_graph(&self.graph, &self.graph.inputs);
+        let mut map = options.map.clone();
+        for further in &self.further {
+            inputs.iter_mut().filter(|i| Some(&i.name) == further.target.as_ref()).for_each(|i| i.target = true);
+            map.extend(further.target.clone().map(|target| (target, further.array.clone())));
+        }
         Request {
-            inputs: Input::of_graph(&self.graph, &self.graph.inputs),
-            map: options.map.clone(),
+            inputs,
+            map,
+            others: Vec::new(),
             target: Some(options.target.clone()),
             weight: options.weight.clone(),
             preprocess: options.preprocess.clone(),

@@ -16,11 +16,11 @@ use serde::Serialize;
 
 use crate::{
     anomaly::{Anomaly, locate},
+    batch_norm,
     error::{Error, Result},
     evaluate::{Evaluator, Score},
-    metric::Metric,
     network::{Growth, Network},
-    options::{Method, OptimizerKind, Options},
+    options::{BatchNorm, Method, OptimizerKind, Options},
     random::generator,
     schedule::{Cursor, Progress, Rules, Step},
     step::Trainer,
@@ -125,6 +125,8 @@ pub struct Setting<'a> {
     /// The best model's validation metric: weights that are worse are taken only while there are none above it, since they
     /// would not be accepted.
     pub floor: f64,
+    /// The best model's validation loss: a rate whose trial ends above it is taken only where all do.
+    pub ceiling: f64,
     /// Samples that a learning-rate trial sees, at most.
     pub trial: usize,
     /// Set when scoring is to stop.
@@ -156,10 +158,10 @@ impl<'a> NeuronPhase<'a> {
     /// A phase at its start. Its best weights are the best *trained* ones: a drop of the learning rate has to go on from
     /// them, not from where the phase began, or a network near its optimum would never leave it.
     pub fn start(trainer: Trainer, evaluator: &'a mut Evaluator, setting: Setting<'a>) -> Result<Self> {
-        let Setting { options, floor, .. } = setting;
+        let Setting { options, floor, ceiling, .. } = setting;
         let best = trainer.state()?;
         let metric = evaluator.basis().metric.clone();
-        let rules = Rules { epochs: options.epochs, patience: options.patience, metric, floor };
+        let rules = Rules { epochs: options.epochs, patience: options.patience, metric, floor, ceiling };
         let progress = Progress::new(options.lr);
         Ok(NeuronPhase { trainer, evaluator, setting, rules, progress, best, best_score: None })
     }
@@ -210,9 +212,12 @@ impl<'a> NeuronPhase<'a> {
         let Setting { train, options, augment, .. } = self.setting;
         let size = self.trainer.batch();
         let total = order.len().div_ceil(size);
+        let first: Vec<usize> = order.iter().take(size).copied().collect();
         order.drain(..order.len().min(cursor.batches * size));
         let augment = augment.map(|augment| (augment, options.seed, number));
-        for batch in Loader::new(train, size, order, augment)? {
+        // The statistics of the last batch are taken of other samples too, those that came first in this pass.
+        let filling = if options.batch_norm == BatchNorm::Train { first } else { vec![] };
+        for batch in Loader::filled(train, size, order, filling, augment)? {
             let batch = batch?;
             let reading = self.trainer.step(train, &batch, lr, *steps + 1)?;
             if !(reading.loss.is_finite() && reading.gradient_norm.is_finite()) {
@@ -232,12 +237,11 @@ impl<'a> NeuronPhase<'a> {
     }
 
     /// Search the learning rate: from high to low, a short annealed trial each from the start; the first that the next
-    /// lower one does not beat wins. Annealing matters: without it, a network near its optimum always looks best at the
+    /// lower one does not beat wins ([`Rules::more_promising`]). Annealing matters: without it, a network near its optimum always looks best at the
     /// lowest rate, since any larger one shakes it first.
     fn search_rate(&mut self, pause: &mut Pause) -> Result<Option<f64>> {
         let start = self.trainer.fresh_state(&self.best);
         let rates: &[f64] = if self.setting.options.optimizer == OptimizerKind::Sgd { &SGD_RATES } else { &ADAM_RATES };
-        let metric = self.evaluator.basis().metric.clone();
         let mut best: Option<(f64, Score)> = None;
         'rates: for rate in rates {
             self.trainer.set_state(&start)?;
@@ -259,7 +263,11 @@ impl<'a> NeuronPhase<'a> {
                 scored => scored?,
             };
             match &best {
-                Some((_, found)) if !better(&metric, &score, found) => break,
+                Some((_, found))
+                    if !self.rules.more_promising((score.loss, score.metric), (found.loss, found.metric)) =>
+                {
+                    break;
+                }
                 _ if score.loss.is_finite() => best = Some((*rate, score)),
                 _ => {}
             }
@@ -346,14 +354,11 @@ impl<'a> NeuronPhase<'a> {
     }
 }
 
-/// Whether `a` is the better score: by the metric, and by the loss where the metric is equal.
-fn better(metric: &Metric, a: &Score, b: &Score) -> bool {
-    metric.worse(b.metric, a.metric) || (a.metric == b.metric && a.loss < b.loss)
-}
-
 /// The names of everything that any phase of a run may change in a structure: what an evaluator takes as inputs.
 pub fn changeable_names(network: &Network, growth: &Growth, options: &Options) -> Result<Vec<String>> {
-    let mut names: BTreeSet<String> = trained_names(network, growth, options)?.into_iter().collect();
+    let trained = trained_names(network, growth, options)?;
+    let statistics = batch_norm::changing(&network.graph, &trained, options)?;
+    let mut names: BTreeSet<String> = trained.into_iter().chain(statistics).collect();
     for set in &growth.sets {
         if let Some(site) = network.site(&set.site) {
             names.extend(set.tensors(site, &growth.sets).into_iter().map(|(name, _)| name));

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use crate::choices::{Activations, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time};
+pub use crate::choices::{
+    Activations, Also, BatchNorm, ClassWeights, Control, LossKind, Method, MetricKind, OptimizerKind, Time,
+};
 
 /// Every option of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ pub struct Options {
     pub class_weights: ClassWeights,
     /// The output to train; by default the first float output.
     pub output: Option<String>,
+    /// Further outputs that train with it, each with a target and a loss of its own.
+    pub also: Vec<Also>,
     /// The array of targets.
     pub target: String,
     /// The array of sample weights: how much each sample counts in training.
@@ -79,6 +83,8 @@ pub struct Options {
     pub tries: usize,
     /// Which weights train: `all`, `sites`, `head`, `dendrites` or a pattern.
     pub train: String,
+    /// Which statistics batch normalisation uses in neuron phases; scores are always by the stored ones.
+    pub batch_norm: BatchNorm,
     /// Whether a neuron phase without dendrites comes first.
     pub finetune_first: bool,
     /// The seed of everything random.
@@ -117,6 +123,7 @@ impl Default for Options {
             ignore_index: None,
             class_weights: ClassWeights::Equal,
             output: None,
+            also: Vec::new(),
             target: "target".to_owned(),
             weight: None,
             map: Vec::new(),
@@ -134,6 +141,7 @@ impl Default for Options {
             patience: 10,
             tries: 2,
             train: "all".to_owned(),
+            batch_norm: BatchNorm::Frozen,
             finetune_first: true,
             seed: 0,
             threads: None,
@@ -167,6 +175,8 @@ impl Options {
             (*name, n.unwrap_or_default().to_string(), "a number above 0")
         } else if self.budget.is_some_and(|budget| budget.0.is_zero()) {
             ("budget", "0s".to_owned(), "a time above 0")
+        } else if let Some(also) = self.also.iter().find(|a| !finite(Some(a.weight)) || a.weight == 0.0) {
+            ("also.weight", also.weight.to_string(), "a number above 0")
         } else if !(0.0..1.0).contains(&self.label_smoothing) {
             ("label-smoothing", self.label_smoothing.to_string(), "a number from 0 to below 1")
         } else if !finite(self.weight_decay) {

@@ -5,9 +5,10 @@ use dendrite_onnx::ops::cost::model_parameters;
 use dendrites::{Connection, Demand, Plan, sites::select};
 
 use crate::{
-    drawn,
+    batch_norm, drawn,
     error::{Error, Result},
     frozen::Frozen,
+    further,
     grow::Run,
     network::{Growth, Network},
     neuron::trained_names,
@@ -53,7 +54,10 @@ pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(
 pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let options = run.options;
     options.check()?;
-    let network = Network::prepare(run.model, options.output.as_deref())?;
+    let network = Network::of(run.model, options, run.train)?;
+    for data in [Some(run.val), run.test].into_iter().flatten() {
+        further::check(run.model, options, data)?;
+    }
     let samples = |data: &DataSet| network.samples(data, options);
     let (train, val) = (samples(run.train)?, samples(run.val)?);
     let test = run.test.map(samples).transpose()?;
@@ -88,13 +92,16 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
     let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
     let trained = trained_names(&network, &Growth::default(), options)?;
+    batch_norm::check(&network.graph, &trained, options)?;
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);
         let (network, objective, samples) = (&network, &objective, &train);
         drawn::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
     }
+    let mut changing = trained;
+    changing.extend(batch_norm::changing(&network.graph, &changing, options)?);
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
-    let (frozen, behind) = Frozen::split(&network, &trained, &sites, &data, options)?.unzip();
+    let (frozen, behind) = Frozen::split(&network, &changing, &sites, &data, options)?.unzip();
     let (whole, whole_val) = (network, val.clone());
     let network = behind.unwrap_or_else(|| whole.clone());
     Ok(Fixed {

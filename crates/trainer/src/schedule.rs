@@ -23,6 +23,34 @@ pub struct Rules {
     pub metric: Metric,
     /// The best model's metric: weights below it would not be accepted, and are taken only while there are none above it.
     pub floor: f64,
+    /// The best model's loss: weights above it would not be accepted.
+    pub ceiling: f64,
+}
+
+impl Rules {
+    /// Whether weights of loss and metric `a` are better than those of `b`: the lower loss, among those whose metric is no
+    /// lower than the best model's.
+    fn better(&self, a: (f64, f64), b: (f64, f64)) -> bool {
+        let acceptable = |metric: f64| !self.metric.worse(metric, self.floor);
+        match (acceptable(a.1), acceptable(b.1)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => a.0 < b.0,
+        }
+    }
+
+    /// Whether a short trial that ended at loss and metric `a` promises more than one at `b`. One that would be accepted is better than
+    /// one that would not: on small data the best metric may come with a loss that has risen. Among those that would, the metric tells
+    /// more of what a long training comes to than the loss does; among the others, the loss says which is nearer.
+    pub fn more_promising(&self, a: (f64, f64), b: (f64, f64)) -> bool {
+        let acceptable = |(loss, metric): (f64, f64)| loss <= self.ceiling && !self.metric.worse(metric, self.floor);
+        match (acceptable(a), acceptable(b)) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) => self.metric.worse(b.1, a.1) || (a.1 == b.1 && a.0 < b.0),
+            (false, false) => a.0 < b.0,
+        }
+    }
 }
 
 /// Where a neuron phase stands.
@@ -81,7 +109,7 @@ impl Progress {
         self.epoch += 1;
         self.cursor = Cursor::default();
         let finite = loss.is_finite();
-        let take = finite && self.improves(rules, loss, metric);
+        let take = finite && self.best.is_none_or(|best| rules.better((loss, metric), best));
         // A drift of the loss by less than the threshold is taken, but does not count as progress.
         let progress = take && self.best.is_none_or(|(best, _)| best - loss > THRESHOLD * best.abs());
         if take {
@@ -93,16 +121,6 @@ impl Progress {
             self.done = true;
         }
         Step { take, reload: reload && !self.done }
-    }
-
-    fn improves(&self, rules: &Rules, loss: f64, metric: f64) -> bool {
-        let Some((best_loss, best_metric)) = self.best else { return true };
-        let acceptable = |value: f64| !rules.metric.worse(value, rules.floor);
-        match (acceptable(metric), acceptable(best_metric)) {
-            (true, false) => true,
-            (false, true) => false,
-            _ => loss < best_loss,
-        }
     }
 
     /// Lower the rate, or end the phase if it was lowered often enough.
@@ -148,7 +166,7 @@ mod tests {
     use super::*;
 
     fn rules(metric: Metric, floor: f64) -> Rules {
-        Rules { epochs: 100, patience: 2, metric, floor }
+        Rules { epochs: 100, patience: 2, metric, floor, ceiling: 1.0 }
     }
 
     /// Feed scores until the phase ends; returns the epochs at which weights were taken and at which the rate dropped.
@@ -188,6 +206,21 @@ mod tests {
         let (taken, _, progress) = drive(&rules(Metric::Accuracy, 0.9), &scores);
         assert_eq!(taken, [1, 2, 4]);
         assert_eq!(progress.best, Some((0.6, 0.92)));
+    }
+
+    #[test]
+    fn a_trial_that_would_be_accepted_promises_more() {
+        let accuracy = rules(Metric::Accuracy, 0.7);
+        // The loss has risen, the metric has fallen.
+        assert!(accuracy.more_promising((0.99, 0.7), (1.3, 0.8)));
+        assert!(accuracy.more_promising((0.99, 0.7), (0.5, 0.69)));
+        // Both would be accepted: the metric, then the loss.
+        assert!(accuracy.more_promising((0.9, 0.8), (0.8, 0.75)));
+        assert!(accuracy.more_promising((0.8, 0.8), (0.9, 0.8)));
+        // Neither would: the loss.
+        assert!(accuracy.more_promising((1.1, 0.6), (1.2, 0.9)));
+        // Of errors, the lower ones are acceptable.
+        assert!(rules(Metric::Mae, 0.3).more_promising((0.9, 0.2), (0.5, 0.4)));
     }
 
     #[test]

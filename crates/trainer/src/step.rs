@@ -7,6 +7,7 @@ use dendrite_runtime::{Loop, Session, StateSlot};
 use dendrites::Weights;
 
 use crate::{
+    batch_norm::Running,
     drawn::{LOSS, NORM, Parts},
     error::{Error, Result},
     feed, memory,
@@ -23,7 +24,7 @@ pub struct Trainer {
     graph: Graph,
     /// The passes that come before the optimizer's part.
     pieces: Option<Pieces>,
-    /// The names of the weights: the state's first tensors, moments follow.
+    /// The names of the weights, then of the statistics that follow the batches: the state's first tensors, moments follow.
     names: Vec<String>,
     /// The inputs of the state.
     slots: Vec<String>,
@@ -33,7 +34,7 @@ pub struct Trainer {
     weight: String,
     learning_rate: String,
     count: String,
-    /// What one step reads, for [`Trainer::last_feeds`].
+    /// What one step reads, for [`Trainer::last_runs`].
     lr: f32,
     steps: u64,
 }
@@ -64,11 +65,15 @@ impl Trainer {
             let output = parts.graph.name_of(*updated).to_owned();
             state.push(StateSlot { input: name.clone(), output, initial: initial.clone() });
         }
+        for Running { name, updated, initial } in &parts.running {
+            let (input, output) = (name.clone(), parts.graph.name_of(*updated).to_owned());
+            state.push(StateSlot { input, output, initial: initial.clone() });
+        }
         for ((input, output, _), initial) in parts.attached.state.iter().zip(parts.moments()) {
             let name = |v: ValueId| parts.graph.name_of(v).to_owned();
             state.push(StateSlot { input: name(*input), output: name(*output), initial });
         }
-        let Parts { passes, graph, kept, attached, target, weight } = parts;
+        let Parts { passes, graph, kept, running, attached, target, weight } = parts;
         let size = options.pass_for(samples.len());
         let mut feeds = feed::inputs(samples, size);
         feeds.push(feed::target(samples, &target, size)?);
@@ -84,7 +89,8 @@ impl Trainer {
         feeds.push((learning_rate.clone(), ElementType::Float, vec![]));
         feeds.push((count.clone(), ElementType::Float, vec![]));
         let (initial, slots) = state.iter().map(|s| (s.initial.clone(), s.input.clone())).unzip();
-        let names = kept.into_iter().map(|(name, _)| name).collect();
+        let weights = kept.into_iter().map(|(name, _)| name);
+        let names = weights.chain(running.into_iter().map(|r| r.name)).collect();
         let scalars = [LOSS, NORM].map(|name| (name.to_owned(), ElementType::Float, vec![]));
         let borrowed = pieces.as_ref().map_or_else(Vec::new, Pieces::ports);
         let session = Session::from_graph(&graph, &memory::planned(&graph, session))?;
@@ -115,7 +121,7 @@ impl Trainer {
         self.batch
     }
 
-    /// The whole state, weights first.
+    /// The whole state: weights, statistics of batch normalisations that train, moments.
     pub fn state(&self) -> Result<Vec<Tensor>> {
         Ok(self.pass.state()?)
     }
@@ -125,12 +131,12 @@ impl Trainer {
         Ok(self.pass.set_state(state)?)
     }
 
-    /// The weights in a state, by name.
+    /// The weights and the statistics in a state, by name.
     pub fn weights(&self, state: &[Tensor]) -> Weights {
         self.names.iter().cloned().zip(state.iter().cloned()).collect()
     }
 
-    /// The state at the start with other weights: moments zero.
+    /// The state at the start with other weights and statistics: moments zero.
     pub fn fresh_state(&self, weights_from: &[Tensor]) -> Vec<Tensor> {
         let mut state = self.initial.clone();
         let weights = self.names.len().min(weights_from.len());

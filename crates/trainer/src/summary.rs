@@ -19,6 +19,10 @@ pub struct Summary {
     pub method: String,
     /// Where the run was computed.
     pub device: String,
+    /// Which statistics batch normalisation trained by, `frozen` (the stored ones) or `train`; not there in a model without
+    /// any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<String>,
     /// The input model.
     pub before: Side,
     /// The result.
@@ -28,6 +32,9 @@ pub struct Summary {
     /// What the result is held against, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub controls: BTreeMap<String, Side>,
+    /// What is to be said of a control, by name: which layers were widened, or why it was not run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub control_notes: BTreeMap<String, String>,
     /// How far the exported file is from the evaluation session.
     pub parity: Parity,
     /// The phases in order.

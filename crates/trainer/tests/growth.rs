@@ -182,11 +182,12 @@ impl Parts {
         let mut evaluator = self.evaluator(growth, options);
         let session = session();
         let trainer = Trainer::new(self.context(options, &session), growth, names).unwrap();
-        let floor = self.score(growth, options).metric;
+        let Score { metric: floor, loss: ceiling, .. } = self.score(growth, options);
         let (train, val, trial) = (&self.train, &self.val, self.train.len());
         let interrupt = &AtomicBool::new(false);
         let place = [1, 0];
-        let setting = Setting { train, val, options, augment: None, session: &session, place, floor, trial, interrupt };
+        let (augment, session) = (None, &session);
+        let setting = Setting { train, val, options, augment, session, place, floor, ceiling, trial, interrupt };
         let mut phase = NeuronPhase::start(trainer, &mut evaluator, setting).unwrap();
         while !matches!(phase.advance(&mut |_, _| false).unwrap(), Advance::Ended) {}
         phase.best_score.unwrap().loss

@@ -59,7 +59,7 @@ impl Builder {
         self.graph.borrow()
     }
 
-    pub(super) fn graph_mut(&self) -> RefMut<'_, Graph> {
+    pub(crate) fn graph_mut(&self) -> RefMut<'_, Graph> {
         self.graph.borrow_mut()
     }
 
@@ -132,6 +132,19 @@ impl Builder {
         drop(graph);
         self.nodes.borrow_mut().insert(key, id);
         self.value(id)
+    }
+
+    /// The outputs of a node that has several, of which nothing is known yet.
+    pub(crate) fn several(
+        &self,
+        op: &str,
+        inputs: &[Option<ValueId>],
+        attributes: Attributes,
+        outputs: usize,
+    ) -> Vec<V<'_>> {
+        let name = format!("{}/{op}", self.name.borrow());
+        let values = self.graph_mut().add_node(op, &name, inputs, attributes, outputs);
+        values.into_iter().map(|id| self.value(id)).collect()
     }
 
     /// A new float32 input of the graph.

@@ -24,13 +24,23 @@
 //! | 320-1280, 7x7, 1x1 | 6.3 | 2.8 | 1.0 |
 //! | 3-64, 56x56, 7x7 stride 2 | 1.8 | 3.1 | 3.1 |
 //! | 64-64 in 4 groups, 28x28, 3x3 | 15 | 6.6 | |
-//! | depthwise 96, 56x56, 3x3 | 8 | 5 | |
-//! | depthwise 96, 28x28, 3x3 stride 2 | 5 | 7 | |
-//! | depthwise 240, 14x14, 5x5 | 2.5 | 6.7 | |
 //!
-//! Groups take a product for each row of taps where there are several: a step of EfficientNet-Lite0 (batch 16) took as long as
-//! with columns, gave the same bits and held 23 % less at once. Columns of 3x3 taps take 18 times the input while they are put
-//! side by side, rows 6 times.
+//! Depthwise, batch 8, one thread, relative to the forward pass; columns take nine or more times the image's memory too:
+//!
+//! | channels, input, kernel | convolution | columns | rows with rows |
+//! |---|---|---|---|
+//! | 32, 112x112, 3x3 | 3.5 | 2.5 | 2.8 |
+//! | 96, 112x112, 3x3 stride 2 | 2.7 | 4.2 | 3.4 |
+//! | 144, 56x56, 3x3 | 2.9 | 2.9 | 2.9 |
+//! | 240, 28x28, 5x5 | 4.3 | 5.8 | 1.6 |
+//! | 480, 14x14, 3x3 | 4.2 | 4.2 | 1.6 |
+//! | 672, 14x14, 5x5 | 2.1 | 3.7 | 1.0 |
+//! | 672, 14x14, 5x5 stride 2 | 2.2 | 6.1 | 1.3 |
+//! | 1152, 7x7, 5x5 | 1.3 | 5.5 | 1.5 |
+//! | 1152, 7x7, 3x3 | 2.1 | 2.9 | 1.3 |
+//!
+//! Other groups take a product for each row of taps where there are several: columns of 3x3 taps take 18 times the input while
+//! they are put side by side, rows 6 times.
 
 use dendrite_onnx::{Dim, Shape};
 
@@ -54,6 +64,9 @@ enum Formulation {
     JoinedColumns,
     /// A matrix product for each row of taps, those of the row side by side.
     ByRow,
+    /// Of each channel, every row of the image times every row of dy, a product for each row of taps. The taps are the sums
+    /// along the diagonals: more products than are needed, but no column is copied.
+    RowsWithRows,
 }
 
 /// The sizes that decide.
@@ -68,6 +81,20 @@ struct Sizes {
     group: usize,
 }
 
+impl Sizes {
+    /// Whether the window moves over two axes and the rows it moves along are at most `times` as long as it is wide: so many
+    /// products would be taken for each that is needed.
+    fn wastes_at_most(&self, times: usize, window: &Window) -> bool {
+        let [_, steps] = self.steps[..] else { return false };
+        row_length(steps, window) <= times * window.kernel[1]
+    }
+}
+
+/// Elements of a padded row that a window meets in `steps` steps.
+fn row_length(steps: usize, window: &Window) -> usize {
+    (steps.max(1) - 1) * window.strides[1] + window.extent(1)
+}
+
 /// The gradient of a convolution's weights, of the shape of `w`, from the input and the output's gradient.
 pub(super) fn weights<'b>(c: &Ctx<'b>, x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, group: usize) -> Result<V<'b>> {
     let [outputs, channels] = c.known_dims(w, 0)?[..2] else { return Err(c.no_rank(w)) };
@@ -80,17 +107,18 @@ pub(super) fn weights<'b>(c: &Ctx<'b>, x: V<'b>, dy: V<'b>, w: V<'b>, window: &W
         Formulation::Columns => Ok(by_columns(x, dy, w, window, &sizes)),
         Formulation::JoinedColumns => Ok(by_joined_columns(x, dy, w, window, &sizes)),
         Formulation::ByRow => Ok(by_row(x, dy, w, window, &sizes)),
+        Formulation::RowsWithRows => Ok(rows_with_rows(x, dy, w, window, &sizes)),
     }
 }
 
 fn choose(s: &Sizes, window: &Window) -> Formulation {
     let depthwise = s.channels == 1 && s.group > 1;
-    let dense = window.strides.iter().all(|n| *n == 1);
     let rows: usize = window.kernel.split_last().map_or(1, |(_, others)| others.iter().product());
     let product = s.outputs * s.taps * s.channels;
     let operands = s.positions * (s.outputs + s.taps * s.channels);
     match () {
-        () if depthwise && !(dense && s.taps <= 9 && s.positions >= 400) => Formulation::Convolution,
+        () if depthwise && s.group == s.outputs && s.wastes_at_most(12, window) => Formulation::RowsWithRows,
+        () if depthwise => Formulation::Convolution,
         () if s.taps > 25 => Formulation::Convolution,
         () if s.group > 1 && rows > 1 => Formulation::ByRow,
         () if s.group > 1 => Formulation::Columns,
@@ -231,6 +259,32 @@ fn by_joined_columns<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: 
     }
     let split = [sizes.outputs, sizes.taps, sizes.channels].map(Size::Is);
     product.reshape(&split).transpose(&[0, 2, 1]).reshape_like(w)
+}
+
+fn rows_with_rows<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+    let by_channel = [1, 0, 2, 3];
+    let (steps, length) = (sizes.steps[1], row_length(sizes.steps[1], window));
+    // Channel, all rows of all samples, row.
+    let rows = |v: V<'b>, length: usize| v.reshape(&[Size::Is(sizes.group), Size::Rest, Size::Is(length)]);
+    let dy = rows(dy.transpose(&by_channel), steps);
+    let mut x = padded(x.transpose(&by_channel), window);
+    if x.known_dim(3) != Some(length) {
+        x = x.slice(&[(3, 0, length as i64, 1)]);
+    }
+    let products: Vec<V<'b>> = met_by_taps(x, 2, 0..1, window, sizes)
+        .into_iter()
+        .map(|v| rows(v, length).matrix_transpose(3).matmul(dy))
+        .map(|v| v.reshape(&[sizes.group, 1, length * steps].map(Size::Is)))
+        .collect();
+    let mut diagonals = vec![0.0; length * steps * window.kernel[1]];
+    for step in 0..steps {
+        for tap in 0..window.kernel[1] {
+            let met = step * window.strides[1] + tap * window.dilations[1];
+            diagonals[(met * steps + step) * window.kernel[1] + tap] = 1.0;
+        }
+    }
+    let diagonals = w.builder().floats(w.element_type(), &[length * steps, window.kernel[1]], &diagonals);
+    side_by_side(&products, 1).matmul(diagonals).reshape_like(w)
 }
 
 fn by_row<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {

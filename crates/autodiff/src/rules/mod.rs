@@ -22,6 +22,7 @@ mod zero;
 use dendrite_onnx::{ElementType, Node, NodeId, Shape};
 
 use crate::{
+    control,
     error::{Error, Result},
     expr::{Builder, V},
 };
@@ -112,6 +113,7 @@ pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
 /// The operators that have a gradient rule, as (domain, operator) in alphabetical order.
 pub fn supported() -> Vec<(&'static str, &'static str)> {
     let mut all: Vec<_> = TABLES.iter().flat_map(|t| t.iter()).flat_map(|(n, _)| n.iter().map(|n| ("", *n))).collect();
+    all.extend(control::OPERATORS.map(|op| ("", op)));
     all.sort_unstable();
     all
 }
@@ -126,17 +128,17 @@ pub(crate) struct Ctx<'b> {
 
 impl<'b> Ctx<'b> {
     /// Input `index`, which the operator requires.
-    fn x(&self, index: usize) -> Result<V<'b>> {
+    pub(crate) fn x(&self, index: usize) -> Result<V<'b>> {
         self.opt(index).ok_or_else(|| self.malformed(index))
     }
 
     /// Optional input `index`.
-    fn opt(&self, index: usize) -> Option<V<'b>> {
+    pub(crate) fn opt(&self, index: usize) -> Option<V<'b>> {
         self.node.input(index).map(|v| self.b.value(v))
     }
 
     /// Output `index`, which the operator always has.
-    fn y(&self, index: usize) -> Result<V<'b>> {
+    pub(crate) fn y(&self, index: usize) -> Result<V<'b>> {
         let output = self.node.output(index).map(|v| self.b.value(v));
         output.ok_or_else(|| self.stop(format!("output {index} is missing"), "name the output in the model"))
     }
@@ -147,7 +149,7 @@ impl<'b> Ctx<'b> {
     }
 
     /// The gradient of output `index`.
-    fn dy(&self, index: usize) -> Result<V<'b>> {
+    pub(crate) fn dy(&self, index: usize) -> Result<V<'b>> {
         match self.gradients.get(index).copied().flatten() {
             Some(v) => Ok(v),
             None => self.zeros_like(self.y(index)?),
@@ -155,17 +157,17 @@ impl<'b> Ctx<'b> {
     }
 
     /// The gradient of output `index`, unless it is zero.
-    fn opt_dy(&self, index: usize) -> Option<V<'b>> {
+    pub(crate) fn opt_dy(&self, index: usize) -> Option<V<'b>> {
         self.gradients.get(index).copied().flatten()
     }
 
-    fn zeros_like(&self, v: V<'b>) -> Result<V<'b>> {
+    pub(crate) fn zeros_like(&self, v: V<'b>) -> Result<V<'b>> {
         let sizes = crate::expr::Size::all(v).ok_or_else(|| self.no_rank(v))?;
         Ok(self.b.filled(v.element_type(), &sizes, 0.0))
     }
 
     /// The rank of a value, without which the rule cannot answer.
-    fn rank(&self, v: V<'b>) -> Result<usize> {
+    pub(crate) fn rank(&self, v: V<'b>) -> Result<usize> {
         v.rank().ok_or_else(|| self.no_rank(v))
     }
 
@@ -195,7 +197,7 @@ impl<'b> Ctx<'b> {
     }
 
     /// Integer attribute `name`.
-    fn int(&self, name: &str, default: i64) -> i64 {
+    pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
         self.node.attributes.int(name, default)
     }
 
@@ -210,7 +212,7 @@ impl<'b> Ctx<'b> {
     }
 
     /// An axis counted from the front of `rank` axes.
-    fn front_axis(&self, axis: i64, rank: usize) -> Result<usize> {
+    pub(crate) fn front_axis(&self, axis: i64, rank: usize) -> Result<usize> {
         let front = if axis < 0 { axis + rank as i64 } else { axis };
         match usize::try_from(front) {
             Ok(a) if a < rank.max(1) => Ok(a),
@@ -227,23 +229,23 @@ impl<'b> Ctx<'b> {
         self.b.node_with_gaps(&self.node.op, &inputs, self.node.attributes.clone(), element_type, shape)
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         node_name(self.b, &self.node)
     }
 
     /// The rule cannot answer for this node.
-    fn stop(&self, reason: impl Into<String>, remedy: impl Into<String>) -> Error {
+    pub(crate) fn stop(&self, reason: impl Into<String>, remedy: impl Into<String>) -> Error {
         Error::Stop { node: self.name(), op: self.node.op.clone(), reason: reason.into(), remedy: remedy.into() }
     }
 
-    fn malformed(&self, input: usize) -> Error {
+    pub(crate) fn malformed(&self, input: usize) -> Error {
         self.stop(
             format!("input {input} is missing, or cannot be differentiated"),
             "`dendrite check` lists every finding in the file",
         )
     }
 
-    fn no_rank(&self, v: V<'b>) -> Error {
+    pub(crate) fn no_rank(&self, v: V<'b>) -> Error {
         let name = self.b.graph().name_of(v.id()).to_owned();
         self.stop(
             format!("the rank of '{name}' is not known"),

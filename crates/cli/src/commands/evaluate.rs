@@ -48,8 +48,11 @@ fn evaluate(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let mut options = args.configuration.read()?;
     args.scoring.apply(&mut options);
     args.machine.apply(&mut options);
-    let network = Network::prepare(&model, args.output.as_deref())?;
+    if args.output.is_some() {
+        options.output.clone_from(&args.output);
+    }
     let data = DataSet::open(&args.data, &options.preprocess)?;
+    let network = Network::of(&model, &options, &data)?;
     let samples = network.samples(&data, &options)?;
     let mut objective = Objective::choose(&network, &samples, &options)?;
     let batch = args.batch.min(samples.len());

@@ -127,10 +127,19 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             out.note(format_args!("interrupted; go on with the same command and --resume ({})", shown(folder)));
             return Ok(Outcome::Interrupted);
         }
-        other => other.map_err(|e| about(e.into()))?,
+        other => other.map_err(|e| about(stopped(e.into(), folder)))?,
     };
     report(&grown, &folder.join("model.onnx"), out)?;
     Ok(if grown.improved { Outcome::Success } else { Outcome::Negative })
+}
+
+/// An error that ended a run, with how to go on from its checkpoint where the disk is full.
+fn stopped(failure: Failure, folder: &Path) -> Failure {
+    if RunFolder::checkpoint(folder).exists() {
+        failure.when_full("free space on the disk, then go on with the same command and --resume; the checkpoint is whole")
+    } else {
+        failure
+    }
 }
 
 fn read_plan(path: &Path) -> Result<Plan, Failure> {
@@ -170,6 +179,14 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
     ))?;
     if let Some(reason) = &summary.parity.tract_reason {
         out.note(format_args!("tract did not run the result: {reason}"));
+    }
+    for (control, note) in summary.control_notes.iter().filter(|(control, _)| !summary.controls.contains_key(*control)) {
+        out.note(format_args!("control {control}: {note}"));
+    }
+    match summary.batch_norm.as_deref() {
+        Some("train") => out.note("batch normalisation trained by the statistics of the batch; scores are by the stored ones"),
+        Some(_) => out.note("batch normalisation kept its stored statistics (--batch-norm train lets them follow the data)"),
+        None => {}
     }
     if !grown.improved {
         out.note("nothing beat the input model on validation: the result is the input, byte for byte");

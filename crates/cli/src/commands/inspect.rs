@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use dendrite_onnx::{
-    Dim, Graph, Model, NodeId, Shape, ValueId,
-    ops::cost::{model_macs, model_parameters, node_cost},
+    Dim, Graph, Model, NodeId, ValueId,
+    ops::cost::{model_macs, model_parameters},
 };
 use dendrite_runtime::infer_shapes;
 use dendrite_trainer::Network;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::{
     failure::{Failure, Outcome},
     growth::count,
+    layers::{self, Format, HEADER, Layer, NUMBERS, Port, operator},
     output::{Output, bytes, grouped},
 };
 
@@ -21,9 +22,12 @@ use crate::{
 pub(crate) struct Args {
     /// The model
     model: PathBuf,
-    /// List every node with its shapes and cost
+    /// List every node with the shape of its output and its share of parameters and work
     #[arg(long)]
     layers: bool,
+    /// How --layers is written; all but text print the table alone
+    #[arg(long, value_name = "FORMAT", default_value = "text", requires = "layers", conflicts_with = "json")]
+    format: Format,
     /// List where dendrites can grow, and every other linear or recurrent node with the reason why not
     #[arg(long)]
     sites: bool,
@@ -86,22 +90,6 @@ struct NotASiteFacts {
     reason: String,
 }
 
-#[derive(Serialize)]
-struct Port {
-    name: String,
-    element_type: Option<String>,
-    shape: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Layer {
-    name: String,
-    operator: String,
-    outputs: Vec<Port>,
-    parameters: usize,
-    macs: Option<u64>,
-}
-
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     inspect(args, out).map_err(|failure| failure.of(&args.model))
 }
@@ -115,7 +103,11 @@ fn inspect(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         out.warn(format_args!("shapes are not known: {e}"));
     }
     let facts = collect(args, &model, &graph)?;
-    if out.is_json() { out.object(facts)? } else { print(&facts, out)? }
+    match &facts.layers {
+        _ if out.is_json() => out.object(facts)?,
+        Some(layers) if args.format != Format::Text => print_layers(layers, &facts, args.format, out)?,
+        _ => print(&facts, out)?,
+    }
     Ok(Outcome::Success)
 }
 
@@ -163,34 +155,13 @@ fn symbols(graph: &Graph, input: ValueId) -> impl Iterator<Item = &str> {
 
 fn collect(args: &Args, model: &Model, graph: &Graph) -> Result<Facts, Failure> {
     let proto = model.proto();
-    let port = |id: &ValueId| {
-        let value = graph.value(*id);
-        Port {
-            name: value.name.clone(),
-            element_type: value.element_type.map(|t| t.name().to_owned()),
-            shape: value.shape.as_ref().map(Shape::to_string),
-        }
-    };
+    let port = |id: &ValueId| Port::of(graph, *id);
     let mut operators = BTreeMap::new();
     for (_, node) in graph.nodes() {
         *operators.entry(operator(&node.domain, &node.op)).or_insert(0) += 1;
     }
     let order = graph.topological_order()?;
-    let layers = args.layers.then(|| {
-        order
-            .iter()
-            .map(|id| {
-                let (node, cost) = (graph.node(*id), node_cost(graph, *id));
-                Layer {
-                    name: node.name.clone(),
-                    operator: operator(&node.domain, &node.op),
-                    outputs: node.outputs.iter().flatten().map(port).collect(),
-                    parameters: cost.parameters,
-                    macs: cost.macs,
-                }
-            })
-            .collect()
-    });
+    let layers = args.layers.then(|| Layer::all(graph, &order));
     let growth = args.sites.then(|| list_sites(model)).transpose()?;
     let opset = graph.opsets.iter().map(|(domain, version)| {
         (if domain.is_empty() { "ai.onnx".to_owned() } else { domain.clone() }, *version)
@@ -231,10 +202,6 @@ fn list_sites(model: &Model) -> Result<GrowthFacts, Failure> {
         reason: n.reason.clone(),
     });
     Ok(GrowthFacts { sites: sites.collect(), not_sites: others.collect() })
-}
-
-fn operator(domain: &str, op: &str) -> String {
-    if domain.is_empty() { op.to_owned() } else { format!("{domain}.{op}") }
 }
 
 /// The most bytes of inputs and computed values that are alive at once when nodes run in `order` and a value dies with its
@@ -304,26 +271,24 @@ fn print(facts: &Facts, out: &Output) -> Result<(), Failure> {
     }
     print_sites(facts, out)?;
     let Some(layers) = &facts.layers else { return Ok(()) };
-    let number = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| if n == 0 { String::new() } else { grouped(n) });
-    let rows: Vec<Vec<String>> = layers
-        .iter()
-        .map(|layer| {
-            let first = layer.outputs.first();
-            let shape = first.and_then(|o| o.shape.clone()).unwrap_or_default();
-            let output = first.map(|o| o.name.clone()).unwrap_or_default();
-            let name = if layer.name.is_empty() { output.clone() } else { layer.name.clone() };
-            vec![
-                name,
-                layer.operator.clone(),
-                output,
-                shape,
-                number(Some(layer.parameters as u64)),
-                number(layer.macs),
-            ]
-        })
-        .collect();
     out.line("")?;
-    out.table(&["node", "operator", "output", "shape", "parameters", "MACs"], &[4, 5], &rows)
+    print_layers(layers, facts, Format::Text, out)
+}
+
+/// The table of layers, and what has to be known to read it.
+fn print_layers(layers: &[Layer], facts: &Facts, format: Format, out: &Output) -> Result<(), Failure> {
+    let rows = layers::rows(layers, facts.parameters, facts.macs, format);
+    match format {
+        Format::Text => out.table(&HEADER, &(NUMBERS..HEADER.len()).collect::<Vec<_>>(), &rows)?,
+        other => out.line(layers::written(&rows, other))?,
+    }
+    if layers.iter().map(|layer| layer.parameters).sum::<usize>() != facts.parameters {
+        out.note("weights that several layers share count at each of them, and once in the total");
+    }
+    if facts.macs.is_none() {
+        out.note("MACs depend on symbols, give them sizes with --dim");
+    }
+    Ok(())
 }
 
 fn print_sites(facts: &Facts, out: &Output) -> Result<(), Failure> {

@@ -47,7 +47,9 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     if let Some(method) = args.method {
         options.method = method.into();
     }
-    let network = Network::prepare(&model, args.placement.output.as_deref().or(options.output.as_deref()))?;
+    let output = args.placement.output.as_deref().or(options.output.as_deref());
+    let also = if args.placement.also.is_empty() { &options.also } else { &args.placement.also };
+    let network = Network::prepare_all(&model, output, also)?;
     let base = model_parameters(&network.graph);
     args.placement.apply(&mut options, base);
     let plan = make_plan(&network, &options, base)?;

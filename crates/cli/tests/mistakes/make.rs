@@ -88,6 +88,18 @@ pub(crate) fn network() -> Vec<u8> {
     layers().encode_to_vec()
 }
 
+/// [`network`] with a batch normalisation between its layers.
+pub(crate) fn normalised() -> Vec<u8> {
+    graph(|graph| {
+        let vector = |name: &str, value: f32| Tensor::from_f32(&[5], &[value; 5]).to_proto(name);
+        graph.initializer.extend([("s", 1.0), ("t", 0.0), ("mean", 0.1), ("variance", 0.5)].map(|(n, v)| vector(n, v)));
+        graph
+            .node
+            .insert(1, node("BatchNormalization", &["h", "s", "t", "mean", "variance"], &["n"], Attributes::new()));
+        graph.node[2].input[0] = "n".to_owned();
+    })
+}
+
 /// [`layers`], changed.
 pub(crate) fn edited(edit: impl FnOnce(&mut ModelProto)) -> Vec<u8> {
     let mut model = layers();

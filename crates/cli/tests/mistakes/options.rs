@@ -2,7 +2,7 @@
 
 use crate::{
     Mistake,
-    make::{floats, loss_of_a_batch, npz, x},
+    make::{floats, loss_of_a_batch, normalised, npz, x},
     mistake,
     models::GROW,
 };
@@ -86,7 +86,7 @@ fn values() -> Vec<Mistake> {
         grown("a budget of no time", "--budget 0s"),
         grown("checkpoints at no time", "--checkpoint-every often"),
         grown("a budget without a unit", "--budget 10"),
-        grown("a control that does not exist", "--controls longer,wider"),
+        grown("a control that does not exist", "--controls longer,deeper"),
         grown("a map of an input that is not there", "--map input=x"),
         grown("a map without =", "--map x"),
         grown("a map to an array that is not there", "--map x=features"),
@@ -94,6 +94,12 @@ fn values() -> Vec<Mistake> {
         grown("a device without its library", "--device cuda"),
         grown("a device that does not exist", "--device tpu"),
         grown("weights to train that are not there", "--train-weights 'encoder*'"),
+        grown("statistics to train that are not there", "--batch-norm train"),
+        grown("statistics that are neither", "--batch-norm stored"),
+        mistake("statistics whose scale does not train", &format!("{GROW} --batch-norm train --train-weights head"))
+            .with("model.onnx", normalised()),
+        mistake("statistics of a single sample", &format!("{GROW} --batch-norm train --batch 1"))
+            .with("model.onnx", normalised()),
         grown("a shuffle that is neither", "--shuffle sometimes"),
         grown("every target ignored", "--ignore-index 0")
             .with("train.npz", npz(&[("x", x(40)), ("target", crate::make::integers(&[40], |_| 0))])),
@@ -168,6 +174,9 @@ fn plans() -> Vec<Mistake> {
 fn others() -> Vec<Mistake> {
     vec![
         mistake("a dimension that is not there", "inspect model.onnx --dim nothing=3"),
+        mistake("a format of nothing", "inspect model.onnx --format csv"),
+        mistake("a format that does not exist", "inspect model.onnx --layers --format html"),
+        mistake("two formats", "inspect model.onnx --layers --format csv --json"),
         mistake("a dimension without its size", "inspect model.onnx --dim N"),
         mistake("a size that is none", "inspect model.onnx --dim N=many"),
         mistake("a size of 0", "inspect model.onnx --dim N=0"),

@@ -147,6 +147,8 @@ struct Changed {
     grid: Option<Grid>,
     /// Elements of the last axis.
     last: usize,
+    /// Whether it is only blended with others: a further target.
+    only_mixed: bool,
 }
 
 /// Changes batches of one epoch.
@@ -182,6 +184,21 @@ impl Augmenter {
                     "only float32 inputs with a row for each sample can be changed",
                 ));
             }
+            if field.target {
+                if augment.mix.is_some() {
+                    if !fits {
+                        return Err(unblended());
+                    }
+                    changed.push(Changed {
+                        field: index,
+                        row_bytes: field.row_bytes(),
+                        grid: None,
+                        last: 0,
+                        only_mixed: true,
+                    });
+                }
+                continue;
+            }
             if !fits || named == Some(false) {
                 if augment.mix.is_some() && field.per_sample {
                     return Err(Error::option(
@@ -199,14 +216,11 @@ impl Augmenter {
                 ));
             }
             let last = field.row_shape.last().copied().unwrap_or(1);
-            changed.push(Changed { field: index, row_bytes: field.row_bytes(), grid, last });
+            changed.push(Changed { field: index, row_bytes: field.row_bytes(), grid, last, only_mixed: false });
         }
         let target = samples.target();
         if augment.mix.is_some() && target.is_none_or(|t| t.element_type != ElementType::Float) {
-            return Err(Error::option(
-                "augment.mix needs float targets, which can be blended",
-                "save the targets as one number for each class (one-hot, float32), or leave augment.mix out",
-            ));
+            return Err(unblended());
         }
         let target_bytes = target.map_or(0, |t| t.row_bytes());
         Ok(Augmenter { augment: augment.clone(), seed, epoch, changed, target_bytes })
@@ -215,7 +229,7 @@ impl Augmenter {
     /// Change a batch in place; `rows` are the samples in it.
     pub(crate) fn apply(&self, rows: &[usize], fields: &mut [Vec<u8>], target: &mut [u8]) {
         let mut values = Vec::new();
-        for changed in &self.changed {
+        for changed in self.changed.iter().filter(|c| !c.only_mixed) {
             let Some(bytes) = fields.get_mut(changed.field) else { continue };
             for (row, bytes) in rows.iter().zip(bytes.chunks_exact_mut(changed.row_bytes.max(1))) {
                 let mut rng = generator(self.seed, &[self.epoch, *row as u64, changed.field as u64]);
@@ -245,6 +259,13 @@ impl Augmenter {
         }
         blend(&draws, self.target_bytes, target);
     }
+}
+
+fn unblended() -> Error {
+    Error::option(
+        "augment.mix needs float targets, which can be blended",
+        "save the targets as one number for each class (one-hot, float32), or leave augment.mix out",
+    )
 }
 
 /// Rows of float32, each blended with the row that its draw names.

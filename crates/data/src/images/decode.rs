@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::BufReader, path::Path};
 
-use image::{DynamicImage, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, metadata::Orientation};
 
 use crate::error::{Error, Result};
 
@@ -26,12 +26,16 @@ pub(crate) struct Picture {
 fn reader(path: &Path) -> Result<ImageReader<BufReader<File>>> {
     let reader = ImageReader::open(path).map_err(Error::io(path))?;
     let mut reader = reader.with_guessed_format().map_err(Error::io(path))?;
+    reader.limits(limits());
+    Ok(reader)
+}
+
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST_SIDE);
     limits.max_image_height = Some(LONGEST_SIDE);
     limits.max_alloc = Some(LARGEST);
-    reader.limits(limits);
-    Ok(reader)
+    limits
 }
 
 fn unreadable(path: &Path, e: &image::ImageError) -> Error {
@@ -40,7 +44,7 @@ fn unreadable(path: &Path, e: &image::ImageError) -> Error {
     Error::data(path, format!("not an image that can be read: {text}"), HINT)
 }
 
-/// Height and width of the image in `path`, from its header.
+/// Height and width of the image in `path` as it lies in the file, from its header.
 pub(crate) fn dimensions(path: &Path) -> Result<[usize; 2]> {
     let (width, height) = reader(path)?.into_dimensions().map_err(|e| unreadable(path, &e))?;
     if width == 0 || height == 0 || width > LONGEST_SIDE || height > LONGEST_SIDE {
@@ -49,9 +53,18 @@ pub(crate) fn dimensions(path: &Path) -> Result<[usize; 2]> {
     Ok([height as usize, width as usize])
 }
 
-/// The image in `path` with 1 or 3 channels; transparency is dropped.
+/// The image in `path` with 1 or 3 channels; transparency is dropped. It is turned as its EXIF orientation says: cameras store
+/// what the sensor saw, and note how they were held.
 pub(crate) fn decode(path: &Path, channels: usize) -> Result<Picture> {
-    let image = reader(path)?.decode().map_err(|e| unreadable(path, &e))?;
+    let fail = |e| unreadable(path, &e);
+    let mut decoder = reader(path)?.into_decoder().map_err(fail)?;
+    let mut limits = limits();
+    limits.reserve(decoder.total_bytes()).map_err(fail)?;
+    decoder.set_limits(limits).map_err(fail)?;
+    // Where the note cannot be read, the image is taken as it lies.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(fail)?;
+    image.apply_orientation(orientation);
     Ok(picture(image, channels))
 }
 

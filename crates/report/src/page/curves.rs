@@ -1,4 +1,4 @@
-//! The curves of a run: metric, losses and learning rate over all its epochs, phases as bands.
+//! The curves of a run: metric, losses, gradients and learning rate over all its epochs, phases as bands.
 
 use maud::{Markup, PreEscaped, html};
 use serde_json::json;
@@ -34,6 +34,7 @@ pub(super) fn curves(run: &Run, line: &Timeline) -> Markup {
                 }
                 @if !metric.is_loss() { (metric_plot(line, &metric, frame)) }
                 (loss_plot(line, frame))
+                (norm_plot(line, frame))
                 (rate_plot(line, frame))
                 @if let Some(note) = tempered(line) { p class="note" { (note) } }
                 script type="application/json" id=(DATA) { (PreEscaped(data(line, &metric))) }
@@ -134,6 +135,28 @@ fn loss_plot(line: &Timeline, frame: Frame) -> Markup {
                 }
             }
             (labels(line, &frame))
+            (plot.markup())
+        }
+    }
+}
+
+/// The gradients' norm; earlier versions did not tell it.
+fn norm_plot(line: &Timeline, frame: Frame) -> Markup {
+    let norms = || line.all().filter_map(|(_, e)| e.gradient_norm);
+    let Some(axis) = Axis::around(norms(), Log::Always) else { return Markup::default() };
+    let ends = |f: fn(f64, f64) -> f64| norms().reduce(f).unwrap_or_default();
+    let plot = Plot {
+        frame,
+        axis,
+        ticks: axis.ticks(2).into_iter().map(|v| (v, exponent(v))).collect(),
+        series: vec![curve(line, "rate", |e| e.gradient_norm)],
+        class: "strip",
+        description: format!("norm of the gradients, between {} and {}", small(ends(f64::min)), small(ends(f64::max))),
+        foot: false,
+    };
+    html! {
+        figure data-plot="norm" {
+            figcaption { strong { "Norm of the gradients, logarithmic" } }
             (plot.markup())
         }
     }
@@ -259,7 +282,14 @@ fn data(line: &Timeline, metric: &Metric) -> String {
                 .epochs
                 .iter()
                 .map(|e| {
-                    [Some(e.epoch as f64), short(e.val_metric), short(e.val_loss), short(e.train_loss), short(e.lr)]
+                    [
+                        Some(e.epoch as f64),
+                        short(e.val_metric),
+                        short(e.val_loss),
+                        short(e.train_loss),
+                        short(e.lr),
+                        short(e.gradient_norm),
+                    ]
                 })
                 .collect();
             json!({ "name": turn(s.turn), "epochs": rows })

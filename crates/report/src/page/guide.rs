@@ -27,7 +27,7 @@ const TERMS: [(&str, &str); 6] = [
     (
         "Control",
         "a model trained under the same conditions but without what is claimed to help: longer is the input trained for as many \
-         epochs without dendrites. Only what beats its controls can be put down to dendrites.",
+         epochs without dendrites, wider the input with its own hidden layers widened to as many parameters. Only what beats its controls can be put down to dendrites.",
     ),
     ("Sham", "a control: the same growth with every connection held at zero, so that its dendrites do nothing."),
 ];

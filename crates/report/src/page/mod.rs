@@ -74,7 +74,19 @@ fn facts(run: &Run) -> Markup {
             div { dt { "Method" } dd { (name(&summary.method)) } }
             div { dt { "Seed" } dd { (summary.seed) } }
             div { dt { "Device" } dd { (name(&summary.device)) } }
+            @if let Some(statistics) = &summary.batch_norm {
+                div { dt { "Batch normalisation" } dd { (by_statistics(statistics)) } }
+            }
             div { dt { "Time" } dd { (duration(summary.seconds)) } }
         }
+    }
+}
+
+/// By which statistics a batch normalisation trained.
+fn by_statistics(which: &str) -> &str {
+    match which {
+        "frozen" => "stored statistics",
+        "train" => "statistics of the batch",
+        other => other,
     }
 }

@@ -44,6 +44,9 @@ pub(super) fn scores(run: &Run) -> Markup {
                     "No controls were run, so nothing here tells how much of this longer training alone would have brought."
                 }
             }
+            @for (control, note) in &summary.control_notes {
+                p class="note" { "Control " bdi { (name(control)) } ": " bdi { (name(note)) } "." }
+            }
             @if let Some(reason) = &summary.parity.tract_reason { p class="note" { "tract did not run the file: " (name(reason)) "." } }
             @if !worse.is_empty() {
                 p class="note" { "Worse than the input: " (worse.join(", ")) "." }

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::writer::{EventWriter, seconds};
+use super::{
+    hparams,
+    writer::{EventWriter, seconds},
+};
 use crate::{
     error::{Error, Result},
     run::lines,
@@ -22,12 +25,15 @@ use crate::{
 /// | `site` | `correlation/<site>/initial`, `correlation/<site>/trained`; `initial_2` and so on for further sets of a phase |
 /// | `phase_started` | `parameters` |
 /// | `verdict` | `verdict/t`, `verdict/kept` (0 or 1) |
+/// | `finished` | none; the HParams page counts the run as ended well |
 ///
 /// Numbers that are none (`null` in the line) are left out.
 #[derive(Debug)]
 pub struct Board {
     writer: EventWriter,
     place: Place,
+    /// Whether the options are still to be told.
+    fresh: bool,
 }
 
 /// What of the past decides how a line is recorded.
@@ -44,7 +50,7 @@ struct Place {
 impl Board {
     /// A new event file in `folder`.
     pub fn create(folder: &Path) -> Result<Self> {
-        Ok(Board { writer: EventWriter::create(folder)?, place: Place::default() })
+        Ok(Board { writer: EventWriter::create(folder)?, place: Place::default(), fresh: true })
     }
 
     /// Go on with the event file at `path` as it was with `length` bytes, when `events` was what events.jsonl held. An event
@@ -69,7 +75,17 @@ impl Board {
         for line in &lines {
             place.scalars(line);
         }
-        Ok(Board { writer: EventWriter::open_at(path, length)?, place })
+        Ok(Board { writer: EventWriter::open_at(path, length)?, place, fresh: false })
+    }
+
+    /// Tell a new file the options of the run, by name, for TensorBoard's page of hyperparameters; a file that goes on has been
+    /// told. `wall_time` is in seconds since 1970.
+    pub fn options(&mut self, options: &Value, wall_time: f64) -> Result<()> {
+        if std::mem::take(&mut self.fresh) {
+            let content = hparams::started(options, wall_time);
+            self.writer.plugin(hparams::PLUGIN, hparams::STARTED, wall_time, content)?;
+        }
+        Ok(())
     }
 
     /// Record an event as it stands in events.jsonl; one that is not known is passed over. `wall_time` is in seconds since
@@ -77,6 +93,9 @@ impl Board {
     pub fn record(&mut self, event: &Value, wall_time: f64) -> Result<()> {
         for (tag, value) in self.place.scalars(event) {
             self.writer.scalar(&tag, self.place.step, wall_time, value as f32)?;
+        }
+        if let Ok(Event::Finished {}) = Event::deserialize(event) {
+            self.writer.plugin(hparams::PLUGIN, hparams::ENDED, wall_time, hparams::ended(wall_time))?;
         }
         Ok(())
     }
@@ -135,7 +154,7 @@ impl Place {
                 ("verdict/t".to_owned(), verdict.t),
                 ("verdict/kept".to_owned(), Some(f64::from(u8::from(verdict.accepted)))),
             ],
-            Event::Other => Vec::new(),
+            Event::Finished {} | Event::Other => Vec::new(),
         };
         found.into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect()
     }

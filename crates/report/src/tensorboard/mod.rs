@@ -2,6 +2,7 @@
 //! lines of events.jsonl ([`Board`]).
 
 mod board;
+mod hparams;
 mod proto;
 mod record;
 mod writer;

@@ -62,9 +62,11 @@ pub(super) struct Metadata {
 pub(super) struct Plugin {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) content: Vec<u8>,
 }
 
-/// tensorflow.TensorProto of strings.
+/// tensorflow.TensorProto of strings, or of no numbers.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Tensor {
     #[prost(int32, tag = "1")]
@@ -74,6 +76,9 @@ pub(super) struct Tensor {
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub(super) strings: Vec<Vec<u8>>,
 }
+
+/// tensorflow.DataType.DT_FLOAT.
+pub(super) const FLOAT: i32 = 1;
 
 /// tensorflow.DataType.DT_STRING.
 pub(super) const STRING: i32 = 7;

@@ -10,7 +10,7 @@ use std::{
 use prost::Message;
 
 use super::{
-    proto::{Content, Dim, Event, Metadata, Plugin, STRING, Shape, Summary, Tensor, Value, What},
+    proto::{Content, Dim, Event, FLOAT, Metadata, Plugin, STRING, Shape, Summary, Tensor, Value, What},
     record::framed,
 };
 use crate::error::{Error, Result};
@@ -80,10 +80,22 @@ impl EventWriter {
         };
         let value = Value {
             tag: tag.to_owned(),
-            metadata: Some(Metadata { plugin: Some(Plugin { name: "text".to_owned() }) }),
+            metadata: Some(Metadata { plugin: Some(Plugin { name: "text".to_owned(), content: Vec::new() }) }),
             content: Some(Content::Tensor(tensor)),
         };
         self.summary(step, wall_time, value)
+    }
+
+    /// What a plugin of TensorBoard reads, in its own encoding.
+    pub(super) fn plugin(&mut self, plugin: &str, tag: &str, wall_time: f64, content: Vec<u8>) -> Result<()> {
+        // The content says it all; a value without a tensor would be passed over.
+        let nothing = Tensor { dtype: FLOAT, shape: Some(Shape { dims: vec![Dim { size: 0 }] }), strings: Vec::new() };
+        let value = Value {
+            tag: tag.to_owned(),
+            metadata: Some(Metadata { plugin: Some(Plugin { name: plugin.to_owned(), content }) }),
+            content: Some(Content::Tensor(nothing)),
+        };
+        self.summary(0, wall_time, value)
     }
 
     /// Make sure that everything written outlives the machine's failure.

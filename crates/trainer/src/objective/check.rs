@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn objective(loss: Loss, metric: Metric, ignore: Option<i64>) -> Objective {
-        Objective { loss, metric, reading: Reading::Logits, ignore, smoothing: 0.0 }
+        Objective { loss, metric, reading: Reading::Logits, ignore, smoothing: 0.0, further: false }
     }
 
     fn message(checked: Result<()>) -> String {

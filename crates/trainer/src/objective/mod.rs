@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
     evaluate::{Basis, Score},
     feed::no_target,
+    further,
     metric::Metric,
     network::{Link, Network},
     options::{ClassWeights, LossKind, Options},
@@ -51,6 +52,8 @@ pub struct Objective {
     pub ignore: Option<i64>,
     /// The share of each target that training spreads over all classes; scores are of the targets as they are.
     pub smoothing: f64,
+    /// Whether further outputs add their losses.
+    pub further: bool,
 }
 
 /// How the cross-entropy of classes reads a prediction. Predicted classes are the same in all.
@@ -131,6 +134,7 @@ impl Objective {
             metric,
             ignore: options.ignore_index.filter(|_| classes),
             smoothing: options.label_smoothing,
+            further: !network.further.is_empty(),
         };
         objective.check(&prediction, samples, classes)?;
         objective.check_metric(network, &prediction, classes)?;
@@ -163,7 +167,10 @@ impl Objective {
 
     /// The loss of a score as users know it: of logits as they are, whatever temperature trained.
     pub fn reported_loss(&self, score: &Score, samples: &Samples) -> Result<f64> {
-        let Reading::Tempered(_) = self.reading else { return Ok(score.loss) };
+        // The losses of further outputs cannot be told from the first one's predictions.
+        if !matches!(self.reading, Reading::Tempered(_)) || self.further {
+            return Ok(score.loss);
+        }
         let (mut sum, mut done) = (0.0, 0);
         for block in samples.target_blocks() {
             let labels = block?.to_i64().unwrap_or_default();
@@ -213,6 +220,14 @@ impl Objective {
             }
         };
         graph.set_type(logits, element_type, shape);
+        let values = self.attach_first(graph, logits)?;
+        Ok(match further::loss_of(graph) {
+            Some(further) => loss::add(graph, values, further),
+            None => values,
+        })
+    }
+
+    fn attach_first(&self, graph: &mut Graph, logits: ValueId) -> Result<LossValues> {
         let Loss::Graph(model) = &self.loss else { return Ok(loss::attach(graph, logits, &self.loss)?) };
         let values = loss::attach(graph, logits, &self.loss).map_err(|e| of_file("--loss", model, &e))?;
         // Files of models rarely declare the shapes between their inputs and outputs.
@@ -296,6 +311,7 @@ mod tests {
             reading: Reading::Logits,
             ignore: None,
             smoothing: 0.0,
+            further: false,
         }
     }
 
