@@ -34,7 +34,7 @@ pub struct Trainer {
     weight: String,
     learning_rate: String,
     count: String,
-    /// What one step reads, for [`Trainer::last_feeds`].
+    /// What one step reads, for [`Trainer::last_runs`].
     lr: f32,
     steps: u64,
 }
