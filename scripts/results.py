@@ -60,24 +60,32 @@ def sentiment(domain, options):
 
 
 PIXELS = "--set preprocess.scale=0.0078125 --set preprocess.mean=0.9921875"
+CHANGED = "--set augment.flip=horizontal --set augment.shift=0.1"
+NOISY = "--lr 1e-3 --epochs 20 --set augment.noise-snr-db=[0,15]"
+TURNED = "--lr 1e-4 --epochs 10 --batch 16 --label-smoothing 0.1"
+# Everything trains, with layer dendrites from the start.
+AT_ONCE = f"{LAYER} --dendrites 1 --tries 1 --no-finetune-first"
+
+
+def clipart(options):
+    return Study("clipart", "clipart", f"{options} {PIXELS}", "train", "val", "test", (), "images")
+
+
+def pitch(options):
+    return Study("crepe-pitch", "crepe", f"{options} {NOISY}", also=("test-clean.npz",), score="cents")
+
+
 LARGE = {
-    "tweets": sentiment("tweets", f"{LAYER} --sites logits --width 32 --dendrites 1 --tries 1 --lr 5e-5 --epochs 4"),
+    "tweets": sentiment("tweets", f"{AT_ONCE} --sites logits --width 32 --lr 5e-5 --epochs 4"),
     "tweets, without dendrites": sentiment("tweets", "--dendrites 0 --lr 5e-5 --epochs 4"),
     "tweets, head alone": sentiment("tweets", f"{LAYER} --train-weights head --width 32 --dendrites 1"),
-    "amazon": sentiment("amazon", f"{LAYER} --sites logits --width 32 --dendrites 1 --tries 1 --lr 5e-5 --epochs 4"),
+    "amazon": sentiment("amazon", f"{AT_ONCE} --sites logits --width 32 --lr 5e-5 --epochs 4"),
     "amazon, without dendrites": sentiment("amazon", "--dendrites 0 --lr 5e-5 --epochs 4"),
     "amazon, head alone": sentiment("amazon", f"{LAYER} --train-weights head --width 32 --dendrites 1"),
-    "pitch, without dendrites": Study("crepe-pitch", "crepe", "--dendrites 0 --lr 1e-3 --epochs 50", also=("test-clean.npz",), score="cents"),
-    "clipart, head alone": Study(
-        "clipart",
-        "clipart",
-        f"{LAYER} --train-weights head --width 128 --dendrites 1 --no-finetune-first --lr 3e-3 --weight-decay 2 {PIXELS}",
-        "train",
-        "val",
-        "test",
-        (),
-        "images",
-    ),
+    "pitch": pitch(f"{AT_ONCE} --sites /conv5* /conv6* /classifier* --width 0.5"),
+    "pitch, without dendrites": pitch("--dendrites 0"),
+    "clipart": clipart(f"{AT_ONCE} --sites logits --width 64 {TURNED} {CHANGED}"),
+    "clipart, without dendrites": clipart(f"--dendrites 0 {TURNED} {CHANGED}"),
 }
 IN_REPOSITORY = {"mnist8-optdigits": "optdigits"}
 MODEL_IN_FOLDER = {"jv_cnn4": "jv_cnn4.onnx"}
