@@ -488,6 +488,8 @@ def reduction():
 def movement():
     f = "movement"
     case(f, "Reshape", D(2, 6), ints(3, 4))
+    case(f, "ReverseSequence", D(4, 3, 2), ints(4, 2, 1), time_axis=0, batch_axis=1)
+    case(f, "ReverseSequence", D(2, 3), ints(3, 2), time_axis=1, batch_axis=0)
     case(f, "Reshape", D(2, 6), ints(0, -1, 2))
     case(f, "Reshape", D(1), ints())
     case(f, "Flatten", D(2, 3, 2), axis=1)

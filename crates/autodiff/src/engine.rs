@@ -8,6 +8,7 @@ use crate::{
     control,
     error::{Error, Result},
     expr::{Builder, V},
+    lowering,
     rules::{self, Answer, Ctx, node_name},
 };
 
@@ -51,8 +52,18 @@ pub(crate) fn pull_back(
     stops: &HashSet<ValueId>,
     name: &str,
 ) -> Result<Vec<Option<ValueId>>> {
-    let order = graph.topological_order()?;
-    let path = Path::between(graph, &order, seeds, wrt, stops);
+    let (order, path) = loop {
+        let order = graph.topological_order()?;
+        let path = Path::between(graph, &order, seeds, wrt, stops);
+        let concerned = |graph: &Graph, id: NodeId| {
+            let node = graph.node(id);
+            graph.reads(node).iter().any(|v| path.holds(*v))
+                && node.outputs.iter().flatten().any(|v| path.leads_through(*v))
+        };
+        if !lowering::lower(graph, &order, &concerned)? {
+            break (order, path);
+        }
+    };
     let old = graph.node_ids().last().map_or(0, |id| id.index() + 1);
     Builder::scope(graph, name, |b| {
         let found = sweep(b, &order, &path, seeds, wrt, name)?;

@@ -24,6 +24,7 @@ pub mod error;
 pub mod expr;
 pub mod footprint;
 pub mod loss;
+mod lowering;
 pub mod optimizer;
 pub mod recompute;
 mod rules;

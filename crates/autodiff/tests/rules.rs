@@ -163,7 +163,7 @@ fn every_rule_has_a_case() {
         .flat_map(|g| g.nodes().map(|(_, n)| n.op.clone()).collect::<Vec<_>>())
         .collect();
     // Steps, conditions and integers are tested in engine.rs with the few that are not written by hand, control flow in
-    // control.rs.
+    // control.rs, recurrent operators in recurrent.rs.
     let elsewhere = [
         "And",
         "ArgMax",
@@ -179,11 +179,13 @@ fn every_rule_has_a_case() {
         "Equal",
         "EyeLike",
         "Greater",
+        "GRU",
         "GreaterOrEqual",
         "If",
         "IsInf",
         "IsNaN",
         "Less",
+        "LSTM",
         "LessOrEqual",
         "Loop",
         "MaxUnpool",
@@ -192,6 +194,7 @@ fn every_rule_has_a_case() {
         "Or",
         "RandomNormalLike",
         "RandomUniformLike",
+        "RNN",
         "Range",
         "Scan",
         "Shape",

@@ -112,6 +112,17 @@ impl Attributes {
         }
     }
 
+    /// Set or replace a list of strings.
+    pub fn set_strings(&mut self, name: &str, values: &[&str]) {
+        self.remove(name);
+        self.0.push(AttributeProto {
+            name: Some(name.to_owned()),
+            r#type: Some(AttributeType::Strings as i32),
+            strings: values.iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect(),
+            ..Default::default()
+        });
+    }
+
     /// The same attributes with `name` set, for building nodes in an expression.
     pub fn with(mut self, name: &str, value: impl Into<AttributeValue>) -> Self {
         self.set(name, value);

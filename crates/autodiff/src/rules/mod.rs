@@ -25,6 +25,7 @@ use crate::{
     control,
     error::{Error, Result},
     expr::{Builder, V},
+    lowering,
 };
 
 /// What a rule answers.
@@ -114,6 +115,7 @@ pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
 pub fn supported() -> Vec<(&'static str, &'static str)> {
     let mut all: Vec<_> = TABLES.iter().flat_map(|t| t.iter()).flat_map(|(n, _)| n.iter().map(|n| ("", *n))).collect();
     all.extend(control::OPERATORS.map(|op| ("", op)));
+    all.extend(lowering::operators());
     all.sort_unstable();
     all
 }
@@ -172,7 +174,7 @@ impl<'b> Ctx<'b> {
     }
 
     /// The sizes of the axes of `v` from `from` on, which must be known.
-    fn known_dims(&self, v: V<'b>, from: usize) -> Result<Vec<usize>> {
+    pub(crate) fn known_dims(&self, v: V<'b>, from: usize) -> Result<Vec<usize>> {
         let shape = v.shape().ok_or_else(|| self.no_rank(v))?;
         let dims = shape.0.iter().skip(from).map(|d| d.known()).collect::<Option<Vec<_>>>();
         dims.ok_or_else(|| {

@@ -16,6 +16,8 @@ rules! { RULES, exact, (c, dy, y);
     "SpaceToDepth"(x) => [moved(c, "DepthToSpace", dy, x)];
     "DepthToSpace"(x) => [depth_to_space(c, dy, x)?];
     "CumSum"(x) => [cumulative(c, dy, x), Answer::Zero];
+    // Turning round twice changes nothing.
+    "ReverseSequence"(x) => [c.again(&[Some(dy), c.opt(1)], x.element_type(), x.shape()), Answer::Zero];
     "Tile"(x) => [tile(c, dy, x)?, Answer::Zero];
     "Slice"(x) => [slice(c, dy, x)?, Answer::Zero, Answer::Zero, Answer::Zero, Answer::Zero];
     "Pad"(x) => [pad(c, dy, x)?, Answer::Zero, pad_value(c, dy, x)?, Answer::Zero];

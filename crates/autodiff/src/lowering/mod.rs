@@ -1,0 +1,58 @@
+//! Operators that are differentiated as what they are made of.
+//!
+//! Where a gradient passes through such a node, the node is replaced by an equivalent expression of operators that have rules,
+//! before the sweep. Its outputs stay the same values.
+
+mod recurrent;
+
+use dendrite_onnx::{Attributes, Graph, NodeId, ValueId};
+
+use crate::{
+    error::Result,
+    expr::{Builder, V},
+    rules::Ctx,
+};
+
+/// The outputs of a node as expressions; `None` for one that it does not have.
+type Lowering = for<'b> fn(&Ctx<'b>) -> Result<Vec<Option<V<'b>>>>;
+
+/// Operators as (domain, operator).
+const TABLE: &[(&str, &str, Lowering)] =
+    &[("", "LSTM", recurrent::lstm), ("", "GRU", recurrent::gru), ("", "RNN", recurrent::rnn)];
+
+/// The operators that are lowered, as (domain, operator).
+pub(crate) fn operators() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TABLE.iter().map(|(domain, op, _)| (*domain, *op))
+}
+
+/// Replace those nodes of `order` that are lowered and for which `concerned` says yes. Whether there were any.
+pub(crate) fn lower(graph: &mut Graph, order: &[NodeId], concerned: &dyn Fn(&Graph, NodeId) -> bool) -> Result<bool> {
+    let mut any = false;
+    for id in order {
+        let node = graph.node(*id);
+        let entry = TABLE.iter().find(|(domain, op, _)| *domain == node.domain && *op == node.op);
+        let Some((_, _, lowering)) = entry.filter(|_| concerned(graph, *id)) else { continue };
+        any = true;
+        replace(graph, *id, *lowering)?;
+    }
+    Ok(any)
+}
+
+fn replace(graph: &mut Graph, id: NodeId, lowering: Lowering) -> Result<()> {
+    let node = graph.node(id).clone();
+    let first = node.outputs.iter().flatten().next();
+    let name = format!("lowered/{}", first.map(|v| graph.name_of(*v)).unwrap_or_default());
+    let found: Vec<Option<ValueId>> = Builder::scope(graph, &name, |b| {
+        let ctx = Ctx { b, id, node: node.clone(), gradients: Vec::new() };
+        Ok::<_, crate::Error>(lowering(&ctx)?.into_iter().map(|v| v.map(V::id)).collect())
+    })?;
+    graph.remove(id);
+    for (output, value) in node.outputs.iter().zip(found) {
+        let (Some(output), Some(value)) = (output, value) else { continue };
+        let last = graph.op("Identity", &name, &[value], Attributes::new());
+        if let Some(producer) = graph.value(last).producer() {
+            graph.set_output(producer, 0, *output);
+        }
+    }
+    Ok(())
+}
