@@ -23,6 +23,7 @@ use crate::{
     export::{self, Lineage},
     feed,
     folder::{self, RunFolder},
+    memory,
     network::{Growth, Network},
     neuron::{Advance, NeuronPhase, Setting, changeable_names, trained_names},
     objective::{Context, Reading},
@@ -490,7 +491,8 @@ impl Controller<'_, '_> {
 
     fn evaluator(&self, growth: &Growth) -> Result<Evaluator> {
         let names = changeable_names(&self.fixed.network, growth, self.run.options)?;
-        let batch = self.run.options.scored_for(self.fixed.train.len());
+        let wanted = self.run.options.scored_for(self.fixed.train.len());
+        let batch = memory::scored_at_once(&self.fixed.network, &self.fixed.val, wanted)?;
         Evaluator::new(
             &self.fixed.network,
             growth,

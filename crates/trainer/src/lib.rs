@@ -22,7 +22,7 @@ mod frozen;
 mod further;
 pub mod grow;
 mod lock;
-mod memory;
+pub mod memory;
 pub mod metric;
 pub mod network;
 pub mod neuron;

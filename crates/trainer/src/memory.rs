@@ -1,7 +1,10 @@
 //! How much memory graphs take, and what is done about it.
 
+use dendrite_data::Samples;
 use dendrite_onnx::{Graph, Shape};
 use dendrite_runtime::SessionOptions;
+
+use crate::{error::Result, feed, network::Network};
 
 /// Bytes of computed values above which a graph is large.
 const LARGE: usize = 64 << 20;
@@ -15,6 +18,17 @@ pub(crate) fn is_large(graph: &Graph) -> bool {
 /// of 140 microseconds of a small step, and costs as much memory again as the values take.
 pub(crate) fn planned(graph: &Graph, session: &SessionOptions) -> SessionOptions {
     SessionOptions { memory_pattern: session.memory_pattern && !is_large(graph), ..session.clone() }
+}
+
+/// Bytes of computed values that a pass of scoring may take.
+const SCORED: usize = 2 << 30;
+
+/// Samples that are scored at a time: `wanted`, or fewer where there are fewer or a sample's values are large.
+pub fn scored_at_once(network: &Network, samples: &Samples, wanted: usize) -> Result<usize> {
+    let mut graph = network.graph.clone();
+    network.bind(&mut graph, &feed::shapes(samples, 1))?;
+    let fitting = SCORED / computed(&graph).max(1);
+    Ok(wanted.min(fitting).min(samples.len()).max(1))
 }
 
 /// Bytes of all values that a graph computes, as far as their shapes are known.

@@ -6,6 +6,7 @@ use dendrite_onnx::Model;
 use dendrite_trainer::{
     DataSet, Network,
     evaluate::Evaluator,
+    memory::scored_at_once,
     network::Growth,
     objective::{Objective, Reading},
 };
@@ -16,6 +17,9 @@ use crate::{
     growth::{Configuration, Machine, Scoring, count},
     output::Output,
 };
+
+/// Samples a pass where a sample's values are not large.
+const DEFAULT_BATCH: usize = 64;
 
 /// Score a model on data, with 95 % confidence intervals
 #[derive(clap::Args)]
@@ -28,9 +32,9 @@ pub(crate) struct Args {
     /// The output to score; by default the first float output
     #[arg(long, value_name = "NAME")]
     output: Option<String>,
-    /// Samples a pass
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
-    batch: usize,
+    /// Samples a pass; 64, or fewer where a sample's values are large, unless said
+    #[arg(long, value_name = "N", value_parser = count)]
+    batch: Option<usize>,
     #[command(flatten)]
     configuration: Configuration,
     #[command(flatten)]
@@ -55,7 +59,10 @@ fn evaluate(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let network = Network::of(&model, &options, &data)?;
     let samples = network.samples(&data, &options)?;
     let mut objective = Objective::choose(&network, &samples, &options)?;
-    let batch = args.batch.min(samples.len());
+    let batch = match args.batch {
+        Some(batch) => batch.min(samples.len()),
+        None => scored_at_once(&network, &samples, DEFAULT_BATCH)?,
+    };
     let session = args.machine.session(&options);
     let score = |objective: &Objective| {
         Evaluator::new(&network, &Growth::default(), &[], objective, &samples, batch, &session)?.score(&samples)
