@@ -31,6 +31,7 @@ pub mod options;
 pub mod origin;
 mod pieces;
 pub mod prepare;
+mod quantised;
 pub mod random;
 pub mod schedule;
 pub mod step;

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     further,
     options::{Also, Options},
+    quantised,
 };
 
 /// The function between the value the loss takes and the model's output.
@@ -117,7 +118,13 @@ impl Network {
     pub fn prepare_all(model: &Model, output: Option<&str>, also: &[Also]) -> Result<Self> {
         model.support()?;
         let mut graph = Graph::from_model(model)?;
-        infer_shapes(&mut graph)?;
+        let quantised = quantised::first(&graph);
+        // What stands in the way of a quantised model is mostly that.
+        let explained = |e: Error| match &quantised {
+            Some(node) => quantised::refusal(node, &e),
+            None => e,
+        };
+        infer_shapes(&mut graph).map_err(|e| explained(e.into()))?;
         upgrade(&mut graph, WORKING_OPSET)?;
         let output = choose_output(&graph, output)?;
         let further: Vec<ValueId> =
@@ -138,8 +145,8 @@ impl Network {
             free_batch(&mut graph, &inputs, size);
         }
         infer_shapes(&mut graph).map_err(|e| match fixed {
-            Some(size) => not_freed(size, &e),
-            None => e.into(),
+            Some(size) => explained(not_freed(size, &e)),
+            None => explained(e.into()),
         })?;
         let (prediction, link) = before_link(&graph, output);
         let name = graph.name_of(output).to_owned();
