@@ -10,7 +10,7 @@ model's own initializers it holds `value/<input>`, `weight/<output>` and `gradie
 batch_norm_steps.onnx is a network that trains by the statistics of its batches: beside its own initializers it holds
 `data/x` and `data/target`, and `after/<name>`, what every initializer is after one pass over them in batches of 4.
 
-Needs: pip install numpy onnx==1.22.0. Run from the repository's root; the result is the same in every run.
+Needs: pip install numpy onnx==1.23.2. Run from the repository's root; the result is the same in every run.
 """
 
 import itertools
@@ -41,10 +41,16 @@ def ints(*values, dtype=np.int64):
     return np.array(values, dtype=dtype)
 
 
-def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="", **attributes):
+def evaluated(results):
+    """What a formula gave, as a list of outputs."""
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+def case(family, op, *inputs, outputs=1, formula=None, domain="", note="", **attributes):
     """Add a case. Inputs are D (differentiated), arrays (constants) or None (left out)."""
     cases = families.setdefault(family, [])
-    seed = zlib.crc32(f"{op}/{len([c for c in cases if c[0] == op])}".encode())
+    label = f"{domain}.{op}" if domain else op
+    seed = zlib.crc32(f"{label}/{len([c for c in cases if c[0] == label])}".encode())
     rng = np.random.default_rng(seed)
     names, values, wrt, constants = [], {}, [], {}
     for i, x in enumerate(inputs):
@@ -62,7 +68,9 @@ def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="",
             constants[name] = np.asarray(x)
 
     out = [f"y{i}" for i in range(outputs)]
-    node = helper.make_node(op, names, out, name=f"{op.lower()}_node", **attributes)
+    node = helper.make_node(op, names, out, name=f"{op.lower()}_node", domain=domain or None, **attributes)
+
+    opsets = [helper.make_opsetid("", OPSET)] + ([helper.make_opsetid(domain, 1)] if domain else [])
 
     def model(float_type, shapes=None):
         def constant(name, array):
@@ -78,13 +86,13 @@ def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="",
             for n in out
         ]
         graph = helper.make_graph([node], f"{op} {note}".strip(), infos, results, [constant(*c) for c in constants.items()])
-        return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", OPSET)])
+        return helper.make_model(graph, ir_version=10, opset_imports=opsets)
 
     if formula is None:
         evaluator = ReferenceEvaluator(model(TensorProto.DOUBLE))
         evaluate = lambda feeds: evaluator.run(None, feeds)
     else:
-        evaluate = lambda feeds: [formula(*[feeds.get(n, constants.get(n)) for n in names])]
+        evaluate = lambda feeds: evaluated(formula(*[feeds.get(n, constants.get(n)) for n in names]))
     y = [np.asarray(v) for v in evaluate(values)]
     shapes = {}
     weights = {}
@@ -121,7 +129,7 @@ def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="",
         result.graph.initializer.append(numpy_helper.from_array(gradient.astype(np.float32), f"gradient/{name}"))
     for name, w in weights.items():
         result.graph.initializer.append(numpy_helper.from_array(w.astype(np.float32), f"weight/{name}"))
-    cases.append((op, result.SerializeToString()))
+    cases.append((label, result.SerializeToString()))
 
 
 def elementwise():
@@ -201,6 +209,13 @@ def activation():
         case(f, "LogSoftmax", D(*shape), axis=axis, formula=softmax(axis, True))
     case(f, "Dropout", D(2, 3), formula=lambda x: x)
     case(f, "Dropout", D(2, 3), np.array(0.4, np.float32), np.array(False), formula=lambda x, r, t: x)
+    for shape in ((2, 5), (), (0, 3)):
+        case(f, "Swish", D(*shape), formula=lambda x: x / (1 + np.exp(-x)))
+        case(f, "Swish", D(*shape), alpha=1.75, formula=lambda x: x / (1 + np.exp(-1.75 * x)))
+        case(f, "Shrink", D(*shape), formula=lambda x: np.where(np.abs(x) > 0.5, x, 0.0))
+        case(f, "Shrink", D(*shape), lambd=0.75, bias=0.25, formula=lambda x: np.where(x < -0.75, x + 0.25, np.where(x > 0.75, x - 0.25, 0.0)))
+    for axis in (0, -1):
+        case(f, "Hardmax", D(3, 4), axis=axis)
 
 
 def linear():
@@ -215,6 +230,21 @@ def linear():
     case(f, "Gemm", D(2, 3), D(3, 4), D(), beta=0.5)
     for equation, shapes in (("ij,jk->ik", ((2, 3), (3, 2))), ("bij,bkj->bik", ((2, 2, 3), (2, 2, 3))), ("ij->ji", ((2, 3),)), ("ij->i", ((2, 3),)), ("i,j,ij->", ((2,), (3,), (2, 3))), ("bhid,bhjd->bhij", ((1, 2, 2, 3), (1, 2, 2, 3)))):
         case(f, "Einsum", *[D(*s) for s in shapes], equation=equation, formula=lambda *x, e=equation: np.einsum(e, *x))
+    # Without an arrow, with ellipses that broadcast, with diagonals.
+    for equation, shapes in (("ij,jk", ((2, 3), (3, 2))), ("ba", ((2, 3),)), ("...ij,...jk->...ik", ((2, 2, 3), (2, 3, 2))), ("...ij,...jk", ((2, 1, 2, 3), (2, 3, 3, 2))), ("...i,i->...", ((2, 2, 3), (3,))), ("ii->i", ((3, 3),)), ("ii", ((3, 3),)), ("bii,bi->b", ((2, 3, 3), (2, 3))), ("a...a->...", ((2, 3, 2),)), ("ii,ij->j", ((2, 2), (2, 3)))):
+        case(f, "Einsum", *[D(*s) for s in shapes], equation=equation, formula=lambda *x, e=equation: np.einsum(e, *x))
+
+
+def matrix():
+    f = "matrix"
+    for shape in ((1, 1), (2, 2), (3, 3), (2, 3, 3), (2, 1, 4, 4), (5, 5)):
+        case(f, "Det", D(*shape), formula=np.linalg.det)
+    singular = [[1, 2, 3], [2, 4, 6], [0, 1, -1]]
+    case(f, "Det", D(3, 3, values=singular), formula=np.linalg.det)
+    case(f, "Det", D(2, 2, values=np.zeros((2, 2))), formula=np.linalg.det)
+    regular = lambda *shape: D(*shape, values=np.random.default_rng(1).uniform(-1, 1, shape) + 3 * np.eye(shape[-1]))
+    for shape in ((2, 2), (3, 3), (2, 3, 3)):
+        case(f, "Inverse", regular(*shape), domain="com.microsoft", formula=np.linalg.inv)
 
 
 def conv_numpy(x, w, b=None, strides=None, pads=None, dilations=None, group=1):
@@ -350,7 +380,7 @@ def windows(x, kernel, strides, pads, dilations, ceil):
     return result
 
 
-def pool_numpy(x, how, kernel_shape, strides=None, pads=None, dilations=None, ceil_mode=0, count_include_pad=0):
+def pool_numpy(x, how, kernel_shape, strides=None, pads=None, dilations=None, ceil_mode=0, count_include_pad=0, storage_order=0, p=2):
     axes = x.ndim - 2
     strides, dilations, pads = strides or [1] * axes, dilations or [1] * axes, pads or [0] * 2 * axes
     grid = windows(x, kernel_shape, strides, pads, dilations, ceil_mode)
@@ -365,6 +395,8 @@ def pool_numpy(x, how, kernel_shape, strides=None, pads=None, dilations=None, ce
         over = tuple(range(2, x.ndim))
         if how == "max":
             y[(..., *o)] = piece.max(over)
+        elif how == "norm":
+            y[(..., *o)] = np.sum(np.abs(piece) ** p, axis=over) ** (1 / p)
         else:
             y[(..., *o)] = piece.sum(over) / (padded if count_include_pad else np.prod([len(i) for i in inside]))
     return y
@@ -381,7 +413,7 @@ def pooling():
             if auto_pad != "VALID":
                 ones = [1] * len(kernel)
                 numpy["pads"] = same_pads(shape, (1, 1, *kernel), attributes.get("strides", ones), attributes.get("dilations", ones), auto_pad == "SAME_UPPER")
-        how = "max" if op == "MaxPool" else "mean"
+        how = {"MaxPool": "max", "AveragePool": "mean", "LpPool": "norm"}[op]
         case(f, op, D(*shape), formula=lambda x: pool_numpy(x, how, **numpy), **attributes)
 
     for op in ("MaxPool", "AveragePool"):
@@ -402,6 +434,22 @@ def pooling():
     case(f, "GlobalAveragePool", D(2, 3, 2, 3), formula=lambda x: x.mean((2, 3), keepdims=True))
     case(f, "GlobalAveragePool", D(2, 3, 4), formula=lambda x: x.mean(2, keepdims=True))
     case(f, "GlobalMaxPool", D(2, 3, 2, 3), formula=lambda x: x.max((2, 3), keepdims=True))
+    for attributes in (dict(kernel_shape=[2, 3]), dict(kernel_shape=[2, 2], strides=[2, 2])):
+        pool("MaxPool", (2, 2, 4, 6), storage_order=1, **attributes)
+    for p in (1, 2, 3):
+        for shape, attributes in (
+            ((2, 2, 6), dict(kernel_shape=[2], strides=[2])),
+            ((1, 2, 4, 5), dict(kernel_shape=[3, 2])),
+            ((1, 2, 5, 6), dict(kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1])),
+            ((1, 1, 6, 7), dict(kernel_shape=[2, 3], dilations=[2, 2], strides=[1, 2])),
+            ((1, 2, 5, 6), dict(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)),
+            ((1, 1, 3, 3, 4), dict(kernel_shape=[2, 2, 2], strides=[1, 1, 2])),
+        ):
+            pool("LpPool", shape, p=p, **attributes)
+        norm = lambda x, p=p: np.sum(np.abs(x) ** p, axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
+        case(f, "GlobalLpPool", D(2, 3, 2, 3), p=p, formula=norm)
+        case(f, "GlobalLpPool", D(2, 3, 4), p=p, formula=norm)
+    pool("LpPool", (1, 2, 5, 6), kernel_shape=[3, 2], strides=[2, 2], auto_pad="SAME_UPPER")
 
 
 def normalization():
@@ -457,6 +505,22 @@ def normalization():
         norm = lambda x, p=p: x / np.sum(np.abs(x) ** p, axis=1, keepdims=True) ** (1 / p)
         case(f, "LpNormalization", D(2, 3, 2), axis=1, p=p, formula=norm)
 
+    def local_response(size, alpha=1e-4, beta=0.75, bias=1.0):
+        def evaluate(x):
+            total = np.zeros_like(x)
+            for k in range(x.shape[1]):
+                total[:, k] = np.sum(x[:, max(0, k - (size - 1) // 2) : k + size // 2 + 1] ** 2, axis=1)
+            return x / (bias + alpha / size * total) ** beta
+
+        return evaluate
+
+    for shape, attributes in (((2, 5, 2, 3), dict(size=3, alpha=0.5, beta=0.75, bias=2.0)), ((2, 3, 2, 2), dict(size=5, alpha=0.75, beta=1.25)), ((1, 6, 2, 1), dict(size=3, alpha=1.5)), ((1, 3, 2, 2), dict(size=1, alpha=0.5)), ((1, 2, 2, 2), dict(size=3))):
+        case(f, "LRN", D(*shape), formula=local_response(**attributes), **attributes)
+    for shape, axes in (((2, 3, 2, 3), None), ((2, 3, 4), [-1]), ((3, 4), [0, 1]), ((2, 3, 2, 2), [1, 2, 3])):
+        over = tuple(axes or [0, 2, 3])
+        mean_variance = lambda x, over=over: (x - x.mean(over, keepdims=True)) / np.sqrt(x.var(over, keepdims=True))
+        case(f, "MeanVarianceNormalization", D(*shape), formula=mean_variance, **({"axes": axes} if axes else {}))
+
 
 def reduction():
     f = "reduction"
@@ -483,6 +547,22 @@ def reduction():
     case(f, "CumSum", D(2, 3), np.array(0, np.int64), reverse=1)
     case(f, "CumSum", D(2, 3), np.array(-1, np.int64), exclusive=1)
     case(f, "CumSum", D(4), np.array(0, np.int64), exclusive=1, reverse=1)
+
+    def cumulative_product(axis, exclusive=0, reverse=0):
+        def evaluate(x, _):
+            x = np.flip(x, axis) if reverse else x
+            y = np.cumprod(x, axis)
+            if exclusive:
+                y = np.concatenate([np.ones_like(np.take(y, [0], axis)), np.delete(y, -1, axis)], axis)
+            return np.flip(y, axis) if reverse else y
+
+        return evaluate
+
+    for exclusive, reverse in itertools.product((0, 1), (0, 1)):
+        how = dict(exclusive=exclusive, reverse=reverse)
+        case(f, "CumProd", D(2, 3), np.array(1, np.int64), formula=cumulative_product(1, **how), **how)
+        case(f, "CumProd", D(3, 2), np.array(-2, np.int64), formula=cumulative_product(0, **how), **how)
+        case(f, "CumProd", D(3, 4, values=[1, 0, 2, 3, 0, 2, 0, 1, 1, 2, 0.5, 0]), np.array(1, np.int64), formula=cumulative_product(1, **how), **how)
 
 
 def movement():
@@ -523,6 +603,11 @@ def movement():
     case(f, "DepthToSpace", D(1, 8, 2, 3), blocksize=2)
     case(f, "DepthToSpace", D(2, 4, 2, 3), blocksize=2, mode="CRD")
     case(f, "SpaceToDepth", D(1, 2, 4, 2), blocksize=2)
+    case(f, "DepthToSpace", D(1, 9, 1, 2), blocksize=3, mode="DCR")
+    case(f, "Pad", D(4), ints(2, 3), mode="reflect")
+    case(f, "Pad", D(2, 3), ints(2, 1), None, ints(-1), mode="edge")
+    for shape, target, axes in (((3, 4), (5, 2), None), ((4, 5, 3), (3, 3, 4), None), ((4, 5, 2), (1, 6), [1, 0]), ((2, 3), (2, 3), None), ((3, 4), (6,), [-1])):
+        case(f, "CenterCropPad", D(*shape), ints(*target), **({"axes": axes} if axes else {}))
 
 
 def gather_elements(x, at, axis):
@@ -557,6 +642,38 @@ def indexing():
     case(f, "TopK", D(3, 5), ints(2), outputs=2, axis=1)
     case(f, "TopK", D(4, 2), ints(2), outputs=2, axis=0, largest=0)
     case(f, "OneHot", ints(0, 2, 1), np.array(3), D(2, values=[0.25, 1.5]))
+    for reduction in ("mul", "max", "min"):
+        case(f, "ScatterElements", D(3, 4), np.array([[0, 2, 1], [0, 0, 1]]), D(2, 3), axis=0, reduction=reduction)
+        case(f, "ScatterElements", D(2, 4), np.array([[3, 0, 3], [1, -1, 1]]), D(2, 3), axis=1, reduction=reduction)
+        case(f, "ScatterND", D(4, 2), np.array([[3], [0], [3]]), D(3, 2), reduction=reduction)
+        case(f, "ScatterND", D(2, 3), np.array([[0, 1], [1, 2], [0, 1]]), D(3), reduction=reduction)
+    zeros = D(4, values=[0, 1, 0, 2])
+    case(f, "ScatterElements", D(3, values=[0.5, 0, 2]), ints(0, 0, 1, 2), zeros, axis=0, reduction="mul", formula=lambda x, at, u: np.array([x[0] * u[0] * u[1], x[1] * u[2], x[2] * u[3]]))
+    case(f, "Compress", D(3, 4), np.array([True, False, True]), axis=0)
+    case(f, "Compress", D(3, 4), np.array([False, True, True]), axis=-1)
+    case(f, "Compress", D(2, 3), np.array([False, True, True, False, True]))
+    case(f, "Compress", D(2, 3), np.array([False, False]), axis=0)
+    case(f, "Unique", D(2, 3))
+    case(f, "Unique", D(6, values=[2, 1, 3, 0.5, -1, 4]), sorted=0, formula=lambda x: x)
+    case(f, "Unique", D(3, 2), axis=0)
+    case(f, "Unique", D(3, 2), axis=1)
+
+    def tensor_scatter(axis, circular):
+        def evaluate(past, update, start=None):
+            result = past.copy()
+            for index in np.ndindex(*update.shape):
+                at = list(index)
+                at[axis] += 0 if start is None else start[index[0]]
+                at[axis] %= past.shape[axis] if circular else past.shape[axis] + 1
+                result[tuple(at)] = update[index]
+            return result
+
+        return evaluate
+
+    for past, update, axis in (((2, 4, 3), (2, 2, 3), 1), ((2, 2, 5, 1), (2, 2, 3, 1), 2), ((2, 3, 4), (2, 3, 1), 2)):
+        case(f, "TensorScatter", D(*past), D(*update), axis=axis, formula=tensor_scatter(axis, False))
+        case(f, "TensorScatter", D(*past), D(*update), ints(1, 2), axis=axis, formula=tensor_scatter(axis, False))
+        case(f, "TensorScatter", D(*past), D(*update), ints(1, 3), axis=axis, mode="circular", formula=tensor_scatter(axis, True))
 
 
 def resize():
@@ -569,6 +686,80 @@ def resize():
     case(f, "Resize", D(1, 1, 3, 4), None, None, ints(1, 1, 5, 6), mode="linear", coordinate_transformation_mode="pytorch_half_pixel")
     case(f, "Resize", D(1, 1, 3, 4), None, None, ints(6, 5), mode="linear", axes=[2, 3])
     case(f, "Resize", D(1, 2, 5), None, np.array([1, 1, 2], np.float32), mode="linear")
+    for mode in ("nearest", "linear", "cubic"):
+        for transformation in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"):
+            case(f, "Resize", D(1, 1, 4, 3), None, None, ints(1, 1, 7, 5), mode=mode, coordinate_transformation_mode=transformation)
+        case(f, "Resize", D(1, 1, 5, 4), np.array([0, 0, 0.3, -0.1, 1, 1, 0.9, 1.2], np.float32), None, ints(1, 1, 4, 5), mode=mode, coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=0.7)
+    for mode in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
+        case(f, "Resize", D(1, 1, 3, 4), None, np.array([1, 1, 1.6, 0.7], np.float32), mode="nearest", nearest_mode=mode)
+    case(f, "Resize", D(1, 1, 5, 4), None, np.array([1, 1, 1.3, 0.6], np.float32), mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)
+    for mode in ("linear", "cubic"):
+        case(f, "Resize", D(1, 1, 6, 8), None, np.array([1, 1, 0.5, 0.375], np.float32), mode=mode, antialias=1)
+    for policy in ("not_larger", "not_smaller"):
+        case(f, "Resize", D(1, 1, 3, 4), None, None, ints(6, 12), mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy)
+
+
+def image():
+    f = "image"
+
+    def affine_grid(align_corners):
+        def evaluate(theta, size):
+            along = [np.linspace(-1, 1, n) if align_corners else (np.arange(n) * 2 + 1) / n - 1 for n in size[2:]]
+            points = np.stack([g.astype(np.float64) for g in np.meshgrid(*along, indexing="ij")][::-1] + [np.ones(size[2:])], -1)
+            return np.einsum("...j,nij->n...i", points, theta)
+
+        return evaluate
+
+    for theta, size in (((2, 2, 3), (2, 1, 3, 4)), ((1, 2, 3), (1, 3, 4, 2)), ((1, 3, 4), (1, 1, 2, 3, 2))):
+        for align_corners in (0, 1):
+            case(f, "AffineGrid", D(*theta), ints(*size), align_corners=align_corners, formula=affine_grid(align_corners))
+
+    def col2im(kernel, image, strides=None, pads=None, dilations=None):
+        axes = len(kernel)
+        strides, dilations, pads = strides or [1] * axes, dilations or [1] * axes, pads or [0] * 2 * axes
+
+        def evaluate(x, *_):
+            padded = [image[i] + pads[i] + pads[i + axes] for i in range(axes)]
+            steps = [(padded[i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(axes)]
+            columns = x.reshape(x.shape[0], -1, *kernel, *steps)
+            y = np.zeros((x.shape[0], columns.shape[1], *padded))
+            for tap in np.ndindex(*kernel):
+                window = tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilations, steps, strides))
+                y[(slice(None), slice(None), *window)] += columns[(slice(None), slice(None), *tap)]
+            return y[(slice(None), slice(None), *[slice(pads[i], padded[i] - pads[i + axes]) for i in range(axes)])]
+
+        return evaluate
+
+    for shape, size, kernel, attributes in (
+        ((1, 4, 9), (4, 4), (2, 2), {}),
+        ((2, 12, 6), (4, 5), (2, 3), dict(strides=[1, 2])),
+        ((1, 12, 12), (4, 5), (2, 3), dict(pads=[0, 1, 0, 0], strides=[1, 1])),
+        ((1, 4, 4), (5, 6), (2, 2), dict(dilations=[2, 3], strides=[2, 2])),
+        ((2, 3, 4), (6,), (3,), {}),
+        ((1, 8, 8), (3, 3, 3), (2, 2, 2), {}),
+    ):
+        case(f, "Col2Im", D(*shape), ints(*size), ints(*kernel), formula=col2im(kernel, size, **attributes), **attributes)
+
+
+def spectral():
+    f = "spectral"
+
+    def dft(axis, length=None, inverse=0, onesided=0):
+        def evaluate(x, *_):
+            z = x[..., 0] + 1j * x[..., 1] if x.shape[-1] == 2 else x[..., 0]
+            y = (np.fft.ifft if inverse else np.fft.fft)(z, length, axis)
+            if onesided:
+                y = np.take(y, range(y.shape[axis] // 2 + 1), axis)
+            return np.stack([y.real, y.imag], -1)
+
+        return evaluate
+
+    for parts, inverse, onesided in ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 1, 0)):
+        how = dict(inverse=inverse, onesided=onesided)
+        case(f, "DFT", D(2, 5, parts), formula=dft(1, **how), **how)
+        case(f, "DFT", D(4, 3, parts), None, np.array(0), formula=dft(0, **how), **how)
+        case(f, "DFT", D(2, 5, parts), np.array(8), formula=dft(1, 8, **how), **how)
+        case(f, "DFT", D(1, 6, parts), np.array(4), np.array(-2), formula=dft(1, 4, **how), **how)
 
 
 def batch_norm_steps():
@@ -639,7 +830,7 @@ def batch_norm_steps():
     print("batch_norm_steps: 3 steps")
 
 
-for family in (elementwise, activation, linear, convolution, pooling, normalization, reduction, movement, indexing, resize):
+for family in (elementwise, activation, linear, matrix, convolution, pooling, normalization, reduction, movement, indexing, resize, image, spectral):
     family()
 FOLDER.mkdir(parents=True, exist_ok=True)
 for name, cases in families.items():

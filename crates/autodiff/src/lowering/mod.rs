@@ -3,6 +3,7 @@
 //! Where a gradient passes through such a node, the node is replaced by an equivalent expression of operators that have rules,
 //! before the sweep. Its outputs stay the same values.
 
+mod missing;
 mod recurrent;
 
 use dendrite_onnx::{Attributes, Graph, NodeId, ValueId};
@@ -17,8 +18,13 @@ use crate::{
 type Lowering = for<'b> fn(&Ctx<'b>) -> Result<Vec<Option<V<'b>>>>;
 
 /// Operators as (domain, operator).
-const TABLE: &[(&str, &str, Lowering)] =
-    &[("", "LSTM", recurrent::lstm), ("", "GRU", recurrent::gru), ("", "RNN", recurrent::rnn)];
+const TABLE: &[(&str, &str, Lowering)] = &[
+    ("", "LSTM", recurrent::lstm),
+    ("", "GRU", recurrent::gru),
+    ("", "RNN", recurrent::rnn),
+    ("", "Swish", missing::swish),
+    ("", "GlobalLpPool", missing::global_lp_pool),
+];
 
 /// The operators that are lowered, as (domain, operator).
 pub(crate) fn operators() -> impl Iterator<Item = (&'static str, &'static str)> {
