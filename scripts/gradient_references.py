@@ -761,6 +761,288 @@ def spectral():
         case(f, "DFT", D(2, 5, parts), np.array(8), formula=dft(1, 8, **how), **how)
         case(f, "DFT", D(1, 6, parts), np.array(4), np.array(-2), formula=dft(1, 4, **how), **how)
 
+    def stft(points, onesided):
+        def evaluate(signal, step, window=None, length=None):
+            starts = range(0, signal.shape[1] - points + 1, int(step))
+            frames = np.stack([signal[:, at : at + points, 0] for at in starts], 1)
+            y = np.fft.fft(frames if window is None else frames * window, axis=-1)
+            y = y[..., : points // 2 + 1] if onesided else y
+            return np.stack([y.real, y.imag], -1)
+
+        return evaluate
+
+    for onesided in (0, 1):
+        case(f, "STFT", D(2, 9, 1), np.array(2), D(4, low=0.2, high=1), np.array(4), onesided=onesided, formula=stft(4, onesided))
+        case(f, "STFT", D(1, 8, 1), np.array(3), D(5, low=0.2, high=1), onesided=onesided, formula=stft(5, onesided))
+        case(f, "STFT", D(1, 8, 1), np.array(3), None, np.array(4), onesided=onesided, formula=stft(4, onesided))
+
+
+def criterion():
+    f = "criterion"
+
+    def loss(softmax, reduction, ignore):
+        def evaluate(x, target, weight=None):
+            logarithms = x - np.log(np.sum(np.exp(x), 1, keepdims=True)) if softmax else x
+            kept = np.ones(target.shape) if ignore is None else (target != ignore).astype(np.float64)
+            at = np.where(kept > 0, target, 0)
+            w = kept * (1 if weight is None else weight[at])
+            y = -np.take_along_axis(logarithms, at[:, None], 1)[:, 0] * w
+            y = {"none": lambda: y, "sum": lambda: y.sum(), "mean": lambda: y.sum() / w.sum()}[reduction]()
+            return (y, logarithms) if softmax else y
+
+        return evaluate
+
+    for op, softmax in (("NegativeLogLikelihoodLoss", False), ("SoftmaxCrossEntropyLoss", True)):
+        for shape, target in (((3, 4), [0, 3, 1]), ((2, 3, 2), [[0, 2], [1, 1]]), ((2, 3, 2, 1), [[[0], [2]], [[1], [0]]])):
+            for reduction in ("none", "sum", "mean"):
+                for weighted, ignore in ((False, None), (True, None), (False, 1), (True, 1)):
+                    inputs = [D(*shape), np.array(target)] + ([D(shape[1], low=0.3, high=1.5)] if weighted else [])
+                    how = dict(reduction=reduction) | ({} if ignore is None else {"ignore_index": ignore})
+                    case(f, op, *inputs, outputs=1 + softmax, formula=loss(softmax, reduction, ignore), **how)
+        case(f, op, D(2, 3), ints(-100, 2), ignore_index=-100, outputs=1 + softmax, formula=loss(softmax, "mean", -100))
+
+
+def attend(q, k, v, scale=None, bias=0.0, softcap=0.0):
+    """Attention of [batch, heads, sequence, size] arrays: the result, the products, the weights."""
+    products = q @ np.swapaxes(k, -1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    score = (softcap * np.tanh(products / softcap) if softcap else products) + bias
+    e = np.exp(score - score.max(-1, keepdims=True))
+    weights = e / e.sum(-1, keepdims=True)
+    return weights @ v, products, weights
+
+
+def to_heads(x, heads):
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def from_heads(x):
+    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+
+
+def below(queries, keys, past=0):
+    return np.arange(keys)[None] <= np.arange(queries)[:, None] + past
+
+
+def rotated(x, cos, sin, interleaved):
+    """[batch, heads, sequence, size] turned by [batch, sequence, half]."""
+    half = cos.shape[-1]
+    cos, sin = cos[:, None], sin[:, None]
+    a, b = (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2]) if interleaved else (x[..., :half], x[..., half : 2 * half])
+    real, imaginary = a * cos - b * sin, a * sin + b * cos
+    turned = np.stack([real, imaginary], -1).reshape(*x.shape[:3], 2 * half) if interleaved else np.concatenate([real, imaginary], -1)
+    return np.concatenate([turned, x[..., 2 * half :]], -1)
+
+
+def attention():
+    f = "attention"
+
+    def standard(outputs=1, q_heads=None, kv_heads=None, causal=False, mode=0, scale=None, softcap=0.0):
+        def evaluate(q, k, v, mask=None, past_k=None, past_v=None, lengths=None):
+            joined = q.ndim == 3
+            if joined:
+                q, k, v = to_heads(q, q_heads), to_heads(k, kv_heads), to_heads(v, kv_heads)
+            past = 0 if past_k is None else past_k.shape[2]
+            k = k if past_k is None else np.concatenate([past_k, k], 2)
+            v = v if past_v is None else np.concatenate([past_v, v], 2)
+            bias = 0.0
+            if mask is not None:
+                bias = np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask
+            if causal:
+                bias = bias + np.where(below(q.shape[2], k.shape[2], past), 0.0, -np.inf)
+            if lengths is not None:
+                bias = bias + np.where(np.arange(k.shape[2]) < lengths[:, None, None, None], 0.0, -np.inf)
+            times = q.shape[1] // k.shape[1]
+            y, products, weights = attend(q, np.repeat(k, times, 1), np.repeat(v, times, 1), scale, bias, softcap)
+            return (from_heads(y) if joined else y, k, v, weights if mode == 3 else products)[:outputs]
+
+        return evaluate
+
+    q, k, v = (2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)
+    case(f, "Attention", D(*q), D(*k), D(*v), formula=standard())
+    case(f, "Attention", D(*q), D(*k), D(*v), scale=0.75, softcap=1.5, formula=standard(scale=0.75, softcap=1.5))
+    case(f, "Attention", D(*q), D(*k), D(*v), is_causal=1, formula=standard(causal=True))
+    case(f, "Attention", D(*q), D(*k), D(*v), D(3, 5), formula=standard())
+    case(f, "Attention", D(*q), D(*k), D(*v), D(2, 1, 3, 5), formula=standard())
+    pairs = np.array([[1, 1, 0, 0, 1], [0, 1, 0, 1, 0], [1, 0, 0, 0, 0]], bool)
+    case(f, "Attention", D(*q), D(*k), D(*v), pairs, formula=standard())
+    case(f, "Attention", D(2, 4, 3, 2), D(2, 2, 3, 2), D(2, 2, 3, 2), formula=standard())
+    case(f, "Attention", D(1, 2, 3, 4), D(1, 2, 2, 4), D(1, 2, 2, 3), None, D(1, 2, 3, 4), D(1, 2, 3, 3), outputs=3, is_causal=1, formula=standard(3, causal=True))
+    case(f, "Attention", D(2, 3, 8), D(2, 4, 4), D(2, 4, 6), q_num_heads=4, kv_num_heads=2, formula=standard(q_heads=4, kv_heads=2))
+    case(f, "Attention", D(2, 3, 4), D(2, 3, 4), D(2, 3, 4), q_num_heads=1, kv_num_heads=1, is_causal=1, formula=standard(q_heads=1, kv_heads=1, causal=True))
+    for mode in (0, 3):
+        case(f, "Attention", D(1, 1, 2, 3), D(1, 1, 4, 3), D(1, 1, 4, 3), outputs=4, qk_matmul_output_mode=mode, formula=standard(4, mode=mode))
+    case(f, "Attention", D(*q), D(*k), D(*v), None, None, None, ints(3, 5), formula=standard())
+
+    def rotary(heads=None, interleaved=0):
+        def evaluate(x, cos, sin, at=None):
+            cos, sin = (cos, sin) if at is None else (cos[at], sin[at])
+            return rotated(x, cos, sin, interleaved) if x.ndim == 4 else from_heads(rotated(to_heads(x, heads), cos, sin, interleaved))
+
+        return evaluate
+
+    positions = np.array([[0, 1, 4], [3, 2, 2]])
+    for interleaved in (0, 1):
+        how = dict(interleaved=interleaved)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 4), D(2, 3, 2), D(2, 3, 2), formula=rotary(**how), **how)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 4), D(5, 2), D(5, 2), positions, formula=rotary(**how), **how)
+        case(f, "RotaryEmbedding", D(2, 3, 8), D(5, 2), D(5, 2), positions, num_heads=2, formula=rotary(heads=2, **how), **how)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 6), D(5, 2), D(5, 2), positions, rotary_embedding_dim=4, formula=rotary(**how), **how)
+
+    own = dict(domain="com.microsoft")
+    for interleaved in (0, 1):
+        how = dict(interleaved=interleaved)
+        formula = lambda heads=None, how=how: lambda x, at, cos, sin: rotary(heads, **how)(x, cos, sin, at if at.ndim == 2 else at[0] + np.arange(3)[None].repeat(2, 0))
+        case(f, "RotaryEmbedding", D(2, 3, 8), positions, D(5, 2), D(5, 2), formula=formula(2), **how, **own)
+        case(f, "RotaryEmbedding", D(2, 3, 8), ints(1), D(5, 2), D(5, 2), formula=formula(2), **how, **own)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 4), positions, D(5, 2), D(5, 2), formula=formula(), **how, **own)
+        case(f, "RotaryEmbedding", D(2, 3, 12), positions, D(5, 2), D(5, 2), num_heads=2, rotary_embedding_dim=4, formula=formula(2), **how, **own)
+
+    def masked(mask, keys, batch, filtered=-10000.0):
+        if mask is None:
+            return 0.0
+        if mask.ndim == 1:
+            mask = np.arange(keys)[None] < mask[:, None]
+        return np.where(mask.reshape(batch, 1, -1, keys) > 0, 0.0, filtered)
+
+    def projected(heads, sizes=None, causal=False, scale=None, outputs=1, filtered=-10000.0):
+        def evaluate(x, w, b, mask=None, past=None, bias=None):
+            qkv = x @ w + b
+            widths = sizes or [w.shape[1] // 3] * 3
+            q, k, v = (to_heads(part, heads) for part in np.split(qkv, np.cumsum(widths)[:2], 2))
+            length = 0
+            if past is not None:
+                length = past.shape[3]
+                k, v = np.concatenate([past[0], k], 2), np.concatenate([past[1], v], 2)
+            added = masked(mask, k.shape[2], x.shape[0], filtered) + (0.0 if bias is None else bias)
+            if causal:
+                added = added + np.where(below(q.shape[2], k.shape[2], length), 0.0, -1e30)
+            y = from_heads(attend(q, k, v, scale, added)[0])
+            return y if outputs == 1 else (y, np.stack([k, v]))
+
+        return evaluate
+
+    x, w, b = (2, 3, 4), (4, 12), (12,)
+    raw = ints(1, 1, 0, 0, 1, 1, dtype=np.int32).reshape(2, 3)
+    case(f, "Attention", D(*x), D(*w), D(*b), num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), num_heads=2, unidirectional=1, formula=projected(2, causal=True), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), raw, num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), raw, num_heads=2, mask_filter_value=-1.5, scale=0.3, formula=projected(2, scale=0.3, filtered=-1.5), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), ints(2, 3, dtype=np.int32), num_heads=1, formula=projected(1), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), np.stack([raw, raw[::-1], raw], 1), num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(4, 10), D(10), num_heads=2, qkv_hidden_sizes=[4, 4, 2], formula=projected(2, [4, 4, 2]), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), None, None, D(2, 2, 3, 3), num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), None, D(2, 2, 2, 2, 2), num_heads=2, unidirectional=1, outputs=2, formula=projected(2, causal=True, outputs=2), **own)
+
+    def multi_head(heads, causal=False, scale=None, outputs=1):
+        def evaluate(q, k, v, b=None, mask=None, bias=None, past_k=None, past_v=None):
+            if b is not None:
+                width = q.shape[2]
+                q = q + b[:width]
+                k, v = (k + b[width : 2 * width], v + b[2 * width :]) if k.ndim == 3 else (k, v)
+            q, k, v = (to_heads(t, heads) if t.ndim == 3 else t for t in (q, k, v))
+            length = 0
+            if past_k is not None:
+                length = past_k.shape[2]
+                k, v = np.concatenate([past_k, k], 2), np.concatenate([past_v, v], 2)
+            added = masked(mask, k.shape[2], q.shape[0]) + (0.0 if bias is None else bias)
+            if causal:
+                added = added + np.where(below(q.shape[2], k.shape[2], length), 0.0, -1e30)
+            return (from_heads(attend(q, k, v, scale, added)[0]), k, v)[:outputs]
+
+        return evaluate
+
+    q, k, v = (2, 3, 4), (2, 5, 4), (2, 5, 6)
+    keys = ints(1, 1, 0, 1, 0, 0, 1, 1, 1, 1, dtype=np.int32).reshape(2, 5)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*v), num_heads=2, formula=multi_head(2), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*k), D(12), num_heads=2, scale=0.4, formula=multi_head(2, scale=0.4), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*v), None, keys, num_heads=1, formula=multi_head(1), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*v), None, None, D(2, 2, 3, 5), num_heads=2, formula=multi_head(2), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*q), D(*q), num_heads=2, unidirectional=1, formula=multi_head(2, causal=True), **own)
+    case(f, "MultiHeadAttention", D(*q), D(2, 2, 5, 2), D(2, 2, 5, 2), num_heads=2, formula=multi_head(2), **own)
+    case(f, "MultiHeadAttention", D(1, 2, 4), D(1, 2, 4), D(1, 2, 4), None, None, None, D(1, 2, 3, 2), D(1, 2, 3, 2), num_heads=2, outputs=3, formula=multi_head(2, outputs=3), **own)
+
+
+def contributed():
+    f = "contributed"
+    own = dict(domain="com.microsoft")
+    gelu = lambda x: x * 0.5 * (1 + erf(x / math.sqrt(2)))
+    tanh_gelu = lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    for shape in ((2, 5), (3,), (2, 1, 3)):
+        n = shape[-1]
+        case(f, "Gelu", D(*shape), formula=gelu, **own)
+        case(f, "BiasGelu", D(*shape), D(n), formula=lambda x, b: gelu(x + b), **own)
+        case(f, "FastGelu", D(*shape), formula=tanh_gelu, **own)
+        case(f, "FastGelu", D(*shape), D(n), formula=lambda x, b: tanh_gelu(x + b), **own)
+        case(f, "QuickGelu", D(*shape), formula=lambda x: x * sigmoid(1.702 * x), **own)
+        case(f, "QuickGelu", D(*shape), alpha=0.75, formula=lambda x: x * sigmoid(0.75 * x), **own)
+        case(f, "ScaledSiLU", D(*shape), alpha=0.75, formula=lambda x: 0.75 * x * sigmoid(0.75 * x), **own)
+        case(f, "ScaledSiLU", D(*shape), D(values=0.6), formula=lambda x, s: s * x * sigmoid(s * x), **own)
+        case(f, "GatedAdd", D(*shape), D(*shape), D(*shape[:-1], 1), formula=lambda x, y, g: x + y * g, **own)
+
+    def product(alpha=1.0, transA=0, transB=0, transBatchA=0, transBatchB=0):
+        def side(x, batch, turned):
+            x = np.moveaxis(x, 0, -2) if batch and x.ndim > 2 else x
+            return np.swapaxes(x, -1, -2) if turned else x
+
+        return lambda a, b: alpha * (side(a, transBatchA, transA) @ side(b, transBatchB, transB))
+
+    for ta, tb in itertools.product((0, 1), (0, 1)):
+        how = dict(transA=ta, transB=tb, alpha=0.75)
+        for batch in ((), (2,), (2, 1)):
+            a, b = ((2, 3), (3, 2))[ta], ((3, 4), (4, 3))[tb]
+            case(f, "FusedMatMul", D(*batch, *a), D(*batch, *b), formula=product(**how), **how, **own)
+        case(f, "FusedMatMul", D(*((2, 2, 3), (3, 2, 2))[ta]), D(*((2, 3, 4), (2, 4, 3))[tb]), transBatchA=1, formula=product(transBatchA=1, **how), **how, **own)
+        case(f, "FusedMatMul", D(2, *((2, 3), (3, 2))[ta]), D(*((3, 2, 4), (4, 2, 3))[tb]), transBatchB=1, formula=product(transBatchB=1, **how), **how, **own)
+        case(f, "TransposeMatMul", D(2, *((2, 3), (3, 2))[ta]), D(2, *((3, 4), (4, 3))[tb]), formula=product(**how), **how, **own)
+
+    leaky = lambda slope: lambda x: np.where(x > 0, x, slope * x)
+    activations = {"Relu": lambda x: np.maximum(x, 0), "Tanh": np.tanh, "Sigmoid": sigmoid}
+    for name, activation in (activations | {"Softplus": lambda x: np.log1p(np.exp(x))}).items():
+        how = dict(activation=name)
+        case(f, "FusedGemm", D(2, 3), D(3, 4), D(4), formula=lambda a, b, c, g=activation: g(a @ b + c), **how, **own)
+        case(f, "FusedGemm", D(3, 2), D(3, 4), D(2, 1), transA=1, alpha=0.5, beta=1.5, formula=lambda a, b, c, g=activation: g(0.5 * (a.T @ b) + 1.5 * c), **how, **own)
+    case(f, "FusedGemm", D(2, 3), D(3, 4), activation="LeakyRelu", activation_alpha=0.25, formula=lambda a, b: leaky(0.25)(a @ b), **own)
+    case(f, "FusedGemm", D(2, 3), D(3, 4), activation="Elu", activation_alpha=0.75, formula=lambda a, b: np.where(a @ b > 0, a @ b, 0.75 * (np.exp(a @ b) - 1)), **own)
+    case(f, "FusedGemm", D(2, 3), D(3, 4), activation="HardSigmoid", activation_alpha=0.125, activation_beta=0.5, formula=lambda a, b: np.clip(0.125 * (a @ b) + 0.5, 0, 1), **own)
+
+    for name, activation in (activations | {"HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1)}).items():
+        case(f, "FusedConv", D(1, 2, 4, 4), D(3, 2, 3, 3), D(3), activation=name, pads=[1, 1, 1, 1], formula=lambda x, w, b, g=activation: g(conv_numpy(x, w, b, pads=[1, 1, 1, 1])), **own)
+    case(f, "FusedConv", D(1, 2, 4, 4), D(3, 2, 3, 3), activation="Clip", activation_params=[-1.5, 2.25], formula=lambda x, w: np.clip(conv_numpy(x, w), -1.5, 2.25), **own)
+    case(f, "FusedConv", D(1, 2, 4, 4), D(2, 2, 3, 3), activation="HardSigmoid", activation_params=[0.125, 0.5], formula=lambda x, w: np.clip(0.125 * conv_numpy(x, w) + 0.5, 0, 1), **own)
+    case(f, "FusedConv", D(1, 2, 5, 4), D(2, 1, 2, 2), D(2), D(1, 2, 2, 3), activation="Relu", group=2, strides=[2, 1], formula=lambda x, w, b, z: np.maximum(conv_numpy(x, w, b, group=2, strides=[2, 1]) + z, 0), **own)
+
+    def layer(x, scale, bias=0.0, epsilon=1e-12):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon) * scale + bias
+
+    def rms(x, scale, epsilon=1e-12):
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon) * scale
+
+    x = (2, 3, 4)
+    for branch in ((2, 3, 4), (3, 4), (1, 3, 4)):
+        case(f, "SkipLayerNormalization", D(*x), D(*branch), D(4), D(4), formula=lambda x, s, g, b: layer(x + s, g, b), **own)
+        case(f, "SkipSimplifiedLayerNormalization", D(*x), D(*branch), D(4), formula=lambda x, s, g: rms(x + s, g), **own)
+    def with_sum(normalise):
+        def evaluate(x, skip, gamma, *more):
+            return normalise(x + skip + more[-1], gamma, *more[:-1])
+
+        return evaluate
+
+    case(f, "SkipLayerNormalization", D(*x), D(*x), D(4), D(4), D(4), epsilon=0.125, formula=with_sum(lambda s, g, b: layer(s, g, b, 0.125)), **own)
+    case(f, "SkipLayerNormalization", D(6, 4), D(6, 4), D(4), None, formula=lambda x, s, g, b: layer(x + s, g), **own)
+    case(f, "SkipSimplifiedLayerNormalization", D(*x), D(*x), D(4), D(4), epsilon=0.125, formula=with_sum(lambda s, g: rms(s, g, 0.125)), **own)
+    case(f, "SimplifiedLayerNormalization", D(*x), D(4), formula=lambda x, s: rms(x, s, 1e-5))
+    case(f, "SimplifiedLayerNormalization", D(2, 4), D(4), epsilon=0.125, axis=-1, formula=lambda x, s: rms(x, s, 0.125))
+    for how in ("silu", "sigmoid"):
+        gate = lambda z, how=how: z * sigmoid(z) if how == "silu" else sigmoid(z)
+        case(f, "GatedRMSNorm", D(2, 3, 4), D(4), D(2, 3, 4), activation=how, formula=lambda x, s, z, gate=gate: rms(x, s, 1e-5) * gate(z), **own)
+        case(f, "GatedRMSNorm", D(2, 6), D(3), D(2, 6), activation=how, formula=lambda x, s, z, gate=gate: rms(x.reshape(2, 2, 3), s, 1e-5).reshape(2, 6) * gate(z), **own)
+
+    words = ints(0, 2, 1, 1, 0, 3, dtype=np.int32).reshape(2, 3)
+    segments = ints(0, 1, 1, 0, 0, 1, dtype=np.int32).reshape(2, 3)
+    case(f, "EmbedLayerNormalization", words, segments, D(4, 5), D(3, 5), D(2, 5), D(5), D(5), outputs=2, formula=lambda i, s, w, p, t, g, b: (layer(w[i] + p[:3] + t[s], g, b), np.zeros(2, np.int32)), **own)
+    case(f, "EmbedLayerNormalization", words, None, D(4, 5), D(6, 5), None, D(5), D(5), ints(1, 1, 0, 1, 1, 1, dtype=np.int32).reshape(2, 3), outputs=2, formula=lambda i, s, w, p, t, g, b, m: (layer(w[i] + p[:3], g, b), np.array([2, 3], np.int32)), **own)
+
 
 def batch_norm_steps():
     """Three steps of descent with momentum on a network with two batch normalisations, in float64."""
@@ -830,7 +1112,7 @@ def batch_norm_steps():
     print("batch_norm_steps: 3 steps")
 
 
-for family in (elementwise, activation, linear, matrix, convolution, pooling, normalization, reduction, movement, indexing, resize, image, spectral):
+for family in (elementwise, activation, linear, matrix, convolution, pooling, normalization, reduction, movement, indexing, resize, image, spectral, criterion, attention, contributed):
     family()
 FOLDER.mkdir(parents=True, exist_ok=True)
 for name, cases in families.items():

@@ -1,8 +1,6 @@
 //! Writes into a cache of past keys or values.
 
-use dendrite_onnx::{Attributes, ElementType};
-
-use super::{Answer, Ctx, indexing::gather_elements, movement::rank_only, rules};
+use super::{Answer, Ctx, indexing::gather_elements, rules};
 use crate::{error::Result, expr::V};
 
 rules! { RULES, exact, (c, dy, y);
@@ -17,10 +15,7 @@ rules! { RULES, exact, (c, dy, y);
 fn written<'b>(c: &Ctx<'b>, dy: V<'b>, update: V<'b>) -> Result<V<'b>> {
     let rank = c.rank(update)?;
     let axis = c.axis("axis", -2, rank)?;
-    let int = |n: f64| c.b.scalar(ElementType::Int64, n);
-    let inputs = [int(0.0), update.dim(axis).squeeze(&[0]), int(1.0)];
-    let steps = c.b.node("Range", &inputs, Attributes::new(), ElementType::Int64, rank_only(1));
-    let mut at = steps.unsqueeze(&(0..rank).filter(|a| *a != axis).collect::<Vec<_>>());
+    let mut at = c.b.range(update, axis).unsqueeze(&(0..rank).filter(|a| *a != axis).collect::<Vec<_>>());
     if let Some(start) = c.opt(2) {
         at = at + start.unsqueeze(&(1..rank).collect::<Vec<_>>());
     }

@@ -1,6 +1,6 @@
 //! Einstein summation. The gradient of one operand is the product of dy with the others, with the labels exchanged.
 
-use dendrite_onnx::{Attributes, ElementType};
+use dendrite_onnx::Attributes;
 
 use super::{Answer, Ctx, Table, movement::rank_only};
 use crate::{error::Result, expr::V};
@@ -90,9 +90,5 @@ fn einsum<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
 
 /// 0, 1, 2, ... along one axis of the shape of `x`, the others of size 1.
 fn along<'b>(x: V<'b>, axis: usize) -> V<'b> {
-    let b = x.builder();
-    let int = |n: f64| b.scalar(ElementType::Int64, n);
-    let inputs = [int(0.0), x.dim(axis).squeeze(&[0]), int(1.0)];
-    let range = b.node("Range", &inputs, Attributes::new(), ElementType::Int64, rank_only(1));
-    range.unsqueeze(&(0..x.rank().unwrap_or(1)).filter(|a| *a != axis).collect::<Vec<_>>())
+    x.builder().range(x, axis).unsqueeze(&(0..x.rank().unwrap_or(1)).filter(|a| *a != axis).collect::<Vec<_>>())
 }

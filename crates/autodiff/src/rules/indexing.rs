@@ -74,7 +74,7 @@ fn gather<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, at: V<'b>) -> Result<V<'b>> {
     let shape = x.shape().map(|s| front.iter().map(|a| s.0[*a].clone()).collect()).map(Shape);
     let sizes: Vec<Size<'b>> = front.iter().map(|a| Size::Of(x, *a)).collect();
     let zeros = c.b.filled(x.element_type(), &sizes, 0.0);
-    let result = scatter_nd(zeros, at.unsqueeze(&[places]), dy.transpose(&dy_front));
+    let result = scatter_nd(zeros, at.cast(ElementType::Int64).unsqueeze(&[places]), dy.transpose(&dy_front));
     Ok(result.typed(x.element_type(), shape).transpose(&back))
 }
 
