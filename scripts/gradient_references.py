@@ -10,7 +10,7 @@ model's own initializers it holds `value/<input>`, `weight/<output>` and `gradie
 batch_norm_steps.onnx is a network that trains by the statistics of its batches: beside its own initializers it holds
 `data/x` and `data/target`, and `after/<name>`, what every initializer is after one pass over them in batches of 4.
 
-Needs: pip install numpy onnx==1.22.0. Run from the repository's root; the result is the same in every run.
+Needs: pip install numpy onnx==1.23.2. Run from the repository's root; the result is the same in every run.
 """
 
 import itertools
@@ -41,10 +41,16 @@ def ints(*values, dtype=np.int64):
     return np.array(values, dtype=dtype)
 
 
-def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="", **attributes):
+def evaluated(results):
+    """What a formula gave, as a list of outputs."""
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+def case(family, op, *inputs, outputs=1, formula=None, domain="", note="", **attributes):
     """Add a case. Inputs are D (differentiated), arrays (constants) or None (left out)."""
     cases = families.setdefault(family, [])
-    seed = zlib.crc32(f"{op}/{len([c for c in cases if c[0] == op])}".encode())
+    label = f"{domain}.{op}" if domain else op
+    seed = zlib.crc32(f"{label}/{len([c for c in cases if c[0] == label])}".encode())
     rng = np.random.default_rng(seed)
     names, values, wrt, constants = [], {}, [], {}
     for i, x in enumerate(inputs):
@@ -62,7 +68,9 @@ def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="",
             constants[name] = np.asarray(x)
 
     out = [f"y{i}" for i in range(outputs)]
-    node = helper.make_node(op, names, out, name=f"{op.lower()}_node", **attributes)
+    node = helper.make_node(op, names, out, name=f"{op.lower()}_node", domain=domain or None, **attributes)
+
+    opsets = [helper.make_opsetid("", OPSET)] + ([helper.make_opsetid(domain, 1)] if domain else [])
 
     def model(float_type, shapes=None):
         def constant(name, array):
@@ -78,13 +86,13 @@ def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="",
             for n in out
         ]
         graph = helper.make_graph([node], f"{op} {note}".strip(), infos, results, [constant(*c) for c in constants.items()])
-        return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", OPSET)])
+        return helper.make_model(graph, ir_version=10, opset_imports=opsets)
 
     if formula is None:
         evaluator = ReferenceEvaluator(model(TensorProto.DOUBLE))
         evaluate = lambda feeds: evaluator.run(None, feeds)
     else:
-        evaluate = lambda feeds: [formula(*[feeds.get(n, constants.get(n)) for n in names])]
+        evaluate = lambda feeds: evaluated(formula(*[feeds.get(n, constants.get(n)) for n in names]))
     y = [np.asarray(v) for v in evaluate(values)]
     shapes = {}
     weights = {}
@@ -121,7 +129,7 @@ def case(family, op, *inputs, outputs=1, formula=None, graph_inputs=(), note="",
         result.graph.initializer.append(numpy_helper.from_array(gradient.astype(np.float32), f"gradient/{name}"))
     for name, w in weights.items():
         result.graph.initializer.append(numpy_helper.from_array(w.astype(np.float32), f"weight/{name}"))
-    cases.append((op, result.SerializeToString()))
+    cases.append((label, result.SerializeToString()))
 
 
 def elementwise():
@@ -201,6 +209,13 @@ def activation():
         case(f, "LogSoftmax", D(*shape), axis=axis, formula=softmax(axis, True))
     case(f, "Dropout", D(2, 3), formula=lambda x: x)
     case(f, "Dropout", D(2, 3), np.array(0.4, np.float32), np.array(False), formula=lambda x, r, t: x)
+    for shape in ((2, 5), (), (0, 3)):
+        case(f, "Swish", D(*shape), formula=lambda x: x / (1 + np.exp(-x)))
+        case(f, "Swish", D(*shape), alpha=1.75, formula=lambda x: x / (1 + np.exp(-1.75 * x)))
+        case(f, "Shrink", D(*shape), formula=lambda x: np.where(np.abs(x) > 0.5, x, 0.0))
+        case(f, "Shrink", D(*shape), lambd=0.75, bias=0.25, formula=lambda x: np.where(x < -0.75, x + 0.25, np.where(x > 0.75, x - 0.25, 0.0)))
+    for axis in (0, -1):
+        case(f, "Hardmax", D(3, 4), axis=axis)
 
 
 def linear():
@@ -215,6 +230,21 @@ def linear():
     case(f, "Gemm", D(2, 3), D(3, 4), D(), beta=0.5)
     for equation, shapes in (("ij,jk->ik", ((2, 3), (3, 2))), ("bij,bkj->bik", ((2, 2, 3), (2, 2, 3))), ("ij->ji", ((2, 3),)), ("ij->i", ((2, 3),)), ("i,j,ij->", ((2,), (3,), (2, 3))), ("bhid,bhjd->bhij", ((1, 2, 2, 3), (1, 2, 2, 3)))):
         case(f, "Einsum", *[D(*s) for s in shapes], equation=equation, formula=lambda *x, e=equation: np.einsum(e, *x))
+    # Without an arrow, with ellipses that broadcast, with diagonals.
+    for equation, shapes in (("ij,jk", ((2, 3), (3, 2))), ("ba", ((2, 3),)), ("...ij,...jk->...ik", ((2, 2, 3), (2, 3, 2))), ("...ij,...jk", ((2, 1, 2, 3), (2, 3, 3, 2))), ("...i,i->...", ((2, 2, 3), (3,))), ("ii->i", ((3, 3),)), ("ii", ((3, 3),)), ("bii,bi->b", ((2, 3, 3), (2, 3))), ("a...a->...", ((2, 3, 2),)), ("ii,ij->j", ((2, 2), (2, 3)))):
+        case(f, "Einsum", *[D(*s) for s in shapes], equation=equation, formula=lambda *x, e=equation: np.einsum(e, *x))
+
+
+def matrix():
+    f = "matrix"
+    for shape in ((1, 1), (2, 2), (3, 3), (2, 3, 3), (2, 1, 4, 4), (5, 5)):
+        case(f, "Det", D(*shape), formula=np.linalg.det)
+    singular = [[1, 2, 3], [2, 4, 6], [0, 1, -1]]
+    case(f, "Det", D(3, 3, values=singular), formula=np.linalg.det)
+    case(f, "Det", D(2, 2, values=np.zeros((2, 2))), formula=np.linalg.det)
+    regular = lambda *shape: D(*shape, values=np.random.default_rng(1).uniform(-1, 1, shape) + 3 * np.eye(shape[-1]))
+    for shape in ((2, 2), (3, 3), (2, 3, 3)):
+        case(f, "Inverse", regular(*shape), domain="com.microsoft", formula=np.linalg.inv)
 
 
 def conv_numpy(x, w, b=None, strides=None, pads=None, dilations=None, group=1):
@@ -350,7 +380,7 @@ def windows(x, kernel, strides, pads, dilations, ceil):
     return result
 
 
-def pool_numpy(x, how, kernel_shape, strides=None, pads=None, dilations=None, ceil_mode=0, count_include_pad=0):
+def pool_numpy(x, how, kernel_shape, strides=None, pads=None, dilations=None, ceil_mode=0, count_include_pad=0, storage_order=0, p=2):
     axes = x.ndim - 2
     strides, dilations, pads = strides or [1] * axes, dilations or [1] * axes, pads or [0] * 2 * axes
     grid = windows(x, kernel_shape, strides, pads, dilations, ceil_mode)
@@ -365,6 +395,8 @@ def pool_numpy(x, how, kernel_shape, strides=None, pads=None, dilations=None, ce
         over = tuple(range(2, x.ndim))
         if how == "max":
             y[(..., *o)] = piece.max(over)
+        elif how == "norm":
+            y[(..., *o)] = np.sum(np.abs(piece) ** p, axis=over) ** (1 / p)
         else:
             y[(..., *o)] = piece.sum(over) / (padded if count_include_pad else np.prod([len(i) for i in inside]))
     return y
@@ -381,7 +413,7 @@ def pooling():
             if auto_pad != "VALID":
                 ones = [1] * len(kernel)
                 numpy["pads"] = same_pads(shape, (1, 1, *kernel), attributes.get("strides", ones), attributes.get("dilations", ones), auto_pad == "SAME_UPPER")
-        how = "max" if op == "MaxPool" else "mean"
+        how = {"MaxPool": "max", "AveragePool": "mean", "LpPool": "norm"}[op]
         case(f, op, D(*shape), formula=lambda x: pool_numpy(x, how, **numpy), **attributes)
 
     for op in ("MaxPool", "AveragePool"):
@@ -402,6 +434,22 @@ def pooling():
     case(f, "GlobalAveragePool", D(2, 3, 2, 3), formula=lambda x: x.mean((2, 3), keepdims=True))
     case(f, "GlobalAveragePool", D(2, 3, 4), formula=lambda x: x.mean(2, keepdims=True))
     case(f, "GlobalMaxPool", D(2, 3, 2, 3), formula=lambda x: x.max((2, 3), keepdims=True))
+    for attributes in (dict(kernel_shape=[2, 3]), dict(kernel_shape=[2, 2], strides=[2, 2])):
+        pool("MaxPool", (2, 2, 4, 6), storage_order=1, **attributes)
+    for p in (1, 2, 3):
+        for shape, attributes in (
+            ((2, 2, 6), dict(kernel_shape=[2], strides=[2])),
+            ((1, 2, 4, 5), dict(kernel_shape=[3, 2])),
+            ((1, 2, 5, 6), dict(kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1])),
+            ((1, 1, 6, 7), dict(kernel_shape=[2, 3], dilations=[2, 2], strides=[1, 2])),
+            ((1, 2, 5, 6), dict(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)),
+            ((1, 1, 3, 3, 4), dict(kernel_shape=[2, 2, 2], strides=[1, 1, 2])),
+        ):
+            pool("LpPool", shape, p=p, **attributes)
+        norm = lambda x, p=p: np.sum(np.abs(x) ** p, axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
+        case(f, "GlobalLpPool", D(2, 3, 2, 3), p=p, formula=norm)
+        case(f, "GlobalLpPool", D(2, 3, 4), p=p, formula=norm)
+    pool("LpPool", (1, 2, 5, 6), kernel_shape=[3, 2], strides=[2, 2], auto_pad="SAME_UPPER")
 
 
 def normalization():
@@ -457,6 +505,22 @@ def normalization():
         norm = lambda x, p=p: x / np.sum(np.abs(x) ** p, axis=1, keepdims=True) ** (1 / p)
         case(f, "LpNormalization", D(2, 3, 2), axis=1, p=p, formula=norm)
 
+    def local_response(size, alpha=1e-4, beta=0.75, bias=1.0):
+        def evaluate(x):
+            total = np.zeros_like(x)
+            for k in range(x.shape[1]):
+                total[:, k] = np.sum(x[:, max(0, k - (size - 1) // 2) : k + size // 2 + 1] ** 2, axis=1)
+            return x / (bias + alpha / size * total) ** beta
+
+        return evaluate
+
+    for shape, attributes in (((2, 5, 2, 3), dict(size=3, alpha=0.5, beta=0.75, bias=2.0)), ((2, 3, 2, 2), dict(size=5, alpha=0.75, beta=1.25)), ((1, 6, 2, 1), dict(size=3, alpha=1.5)), ((1, 3, 2, 2), dict(size=1, alpha=0.5)), ((1, 2, 2, 2), dict(size=3))):
+        case(f, "LRN", D(*shape), formula=local_response(**attributes), **attributes)
+    for shape, axes in (((2, 3, 2, 3), None), ((2, 3, 4), [-1]), ((3, 4), [0, 1]), ((2, 3, 2, 2), [1, 2, 3])):
+        over = tuple(axes or [0, 2, 3])
+        mean_variance = lambda x, over=over: (x - x.mean(over, keepdims=True)) / np.sqrt(x.var(over, keepdims=True))
+        case(f, "MeanVarianceNormalization", D(*shape), formula=mean_variance, **({"axes": axes} if axes else {}))
+
 
 def reduction():
     f = "reduction"
@@ -483,6 +547,22 @@ def reduction():
     case(f, "CumSum", D(2, 3), np.array(0, np.int64), reverse=1)
     case(f, "CumSum", D(2, 3), np.array(-1, np.int64), exclusive=1)
     case(f, "CumSum", D(4), np.array(0, np.int64), exclusive=1, reverse=1)
+
+    def cumulative_product(axis, exclusive=0, reverse=0):
+        def evaluate(x, _):
+            x = np.flip(x, axis) if reverse else x
+            y = np.cumprod(x, axis)
+            if exclusive:
+                y = np.concatenate([np.ones_like(np.take(y, [0], axis)), np.delete(y, -1, axis)], axis)
+            return np.flip(y, axis) if reverse else y
+
+        return evaluate
+
+    for exclusive, reverse in itertools.product((0, 1), (0, 1)):
+        how = dict(exclusive=exclusive, reverse=reverse)
+        case(f, "CumProd", D(2, 3), np.array(1, np.int64), formula=cumulative_product(1, **how), **how)
+        case(f, "CumProd", D(3, 2), np.array(-2, np.int64), formula=cumulative_product(0, **how), **how)
+        case(f, "CumProd", D(3, 4, values=[1, 0, 2, 3, 0, 2, 0, 1, 1, 2, 0.5, 0]), np.array(1, np.int64), formula=cumulative_product(1, **how), **how)
 
 
 def movement():
@@ -523,6 +603,11 @@ def movement():
     case(f, "DepthToSpace", D(1, 8, 2, 3), blocksize=2)
     case(f, "DepthToSpace", D(2, 4, 2, 3), blocksize=2, mode="CRD")
     case(f, "SpaceToDepth", D(1, 2, 4, 2), blocksize=2)
+    case(f, "DepthToSpace", D(1, 9, 1, 2), blocksize=3, mode="DCR")
+    case(f, "Pad", D(4), ints(2, 3), mode="reflect")
+    case(f, "Pad", D(2, 3), ints(2, 1), None, ints(-1), mode="edge")
+    for shape, target, axes in (((3, 4), (5, 2), None), ((4, 5, 3), (3, 3, 4), None), ((4, 5, 2), (1, 6), [1, 0]), ((2, 3), (2, 3), None), ((3, 4), (6,), [-1])):
+        case(f, "CenterCropPad", D(*shape), ints(*target), **({"axes": axes} if axes else {}))
 
 
 def gather_elements(x, at, axis):
@@ -557,6 +642,38 @@ def indexing():
     case(f, "TopK", D(3, 5), ints(2), outputs=2, axis=1)
     case(f, "TopK", D(4, 2), ints(2), outputs=2, axis=0, largest=0)
     case(f, "OneHot", ints(0, 2, 1), np.array(3), D(2, values=[0.25, 1.5]))
+    for reduction in ("mul", "max", "min"):
+        case(f, "ScatterElements", D(3, 4), np.array([[0, 2, 1], [0, 0, 1]]), D(2, 3), axis=0, reduction=reduction)
+        case(f, "ScatterElements", D(2, 4), np.array([[3, 0, 3], [1, -1, 1]]), D(2, 3), axis=1, reduction=reduction)
+        case(f, "ScatterND", D(4, 2), np.array([[3], [0], [3]]), D(3, 2), reduction=reduction)
+        case(f, "ScatterND", D(2, 3), np.array([[0, 1], [1, 2], [0, 1]]), D(3), reduction=reduction)
+    zeros = D(4, values=[0, 1, 0, 2])
+    case(f, "ScatterElements", D(3, values=[0.5, 0, 2]), ints(0, 0, 1, 2), zeros, axis=0, reduction="mul", formula=lambda x, at, u: np.array([x[0] * u[0] * u[1], x[1] * u[2], x[2] * u[3]]))
+    case(f, "Compress", D(3, 4), np.array([True, False, True]), axis=0)
+    case(f, "Compress", D(3, 4), np.array([False, True, True]), axis=-1)
+    case(f, "Compress", D(2, 3), np.array([False, True, True, False, True]))
+    case(f, "Compress", D(2, 3), np.array([False, False]), axis=0)
+    case(f, "Unique", D(2, 3))
+    case(f, "Unique", D(6, values=[2, 1, 3, 0.5, -1, 4]), sorted=0, formula=lambda x: x)
+    case(f, "Unique", D(3, 2), axis=0)
+    case(f, "Unique", D(3, 2), axis=1)
+
+    def tensor_scatter(axis, circular):
+        def evaluate(past, update, start=None):
+            result = past.copy()
+            for index in np.ndindex(*update.shape):
+                at = list(index)
+                at[axis] += 0 if start is None else start[index[0]]
+                at[axis] %= past.shape[axis] if circular else past.shape[axis] + 1
+                result[tuple(at)] = update[index]
+            return result
+
+        return evaluate
+
+    for past, update, axis in (((2, 4, 3), (2, 2, 3), 1), ((2, 2, 5, 1), (2, 2, 3, 1), 2), ((2, 3, 4), (2, 3, 1), 2)):
+        case(f, "TensorScatter", D(*past), D(*update), axis=axis, formula=tensor_scatter(axis, False))
+        case(f, "TensorScatter", D(*past), D(*update), ints(1, 2), axis=axis, formula=tensor_scatter(axis, False))
+        case(f, "TensorScatter", D(*past), D(*update), ints(1, 3), axis=axis, mode="circular", formula=tensor_scatter(axis, True))
 
 
 def resize():
@@ -569,6 +686,362 @@ def resize():
     case(f, "Resize", D(1, 1, 3, 4), None, None, ints(1, 1, 5, 6), mode="linear", coordinate_transformation_mode="pytorch_half_pixel")
     case(f, "Resize", D(1, 1, 3, 4), None, None, ints(6, 5), mode="linear", axes=[2, 3])
     case(f, "Resize", D(1, 2, 5), None, np.array([1, 1, 2], np.float32), mode="linear")
+    for mode in ("nearest", "linear", "cubic"):
+        for transformation in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"):
+            case(f, "Resize", D(1, 1, 4, 3), None, None, ints(1, 1, 7, 5), mode=mode, coordinate_transformation_mode=transformation)
+        case(f, "Resize", D(1, 1, 5, 4), np.array([0, 0, 0.3, -0.1, 1, 1, 0.9, 1.2], np.float32), None, ints(1, 1, 4, 5), mode=mode, coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=0.7)
+    for mode in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
+        case(f, "Resize", D(1, 1, 3, 4), None, np.array([1, 1, 1.6, 0.7], np.float32), mode="nearest", nearest_mode=mode)
+    case(f, "Resize", D(1, 1, 5, 4), None, np.array([1, 1, 1.3, 0.6], np.float32), mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)
+    for mode in ("linear", "cubic"):
+        case(f, "Resize", D(1, 1, 6, 8), None, np.array([1, 1, 0.5, 0.375], np.float32), mode=mode, antialias=1)
+    for policy in ("not_larger", "not_smaller"):
+        case(f, "Resize", D(1, 1, 3, 4), None, None, ints(6, 12), mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy)
+
+
+def image():
+    f = "image"
+
+    def affine_grid(align_corners):
+        def evaluate(theta, size):
+            along = [np.linspace(-1, 1, n) if align_corners else (np.arange(n) * 2 + 1) / n - 1 for n in size[2:]]
+            points = np.stack([g.astype(np.float64) for g in np.meshgrid(*along, indexing="ij")][::-1] + [np.ones(size[2:])], -1)
+            return np.einsum("...j,nij->n...i", points, theta)
+
+        return evaluate
+
+    for theta, size in (((2, 2, 3), (2, 1, 3, 4)), ((1, 2, 3), (1, 3, 4, 2)), ((1, 3, 4), (1, 1, 2, 3, 2))):
+        for align_corners in (0, 1):
+            case(f, "AffineGrid", D(*theta), ints(*size), align_corners=align_corners, formula=affine_grid(align_corners))
+
+    def col2im(kernel, image, strides=None, pads=None, dilations=None):
+        axes = len(kernel)
+        strides, dilations, pads = strides or [1] * axes, dilations or [1] * axes, pads or [0] * 2 * axes
+
+        def evaluate(x, *_):
+            padded = [image[i] + pads[i] + pads[i + axes] for i in range(axes)]
+            steps = [(padded[i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(axes)]
+            columns = x.reshape(x.shape[0], -1, *kernel, *steps)
+            y = np.zeros((x.shape[0], columns.shape[1], *padded))
+            for tap in np.ndindex(*kernel):
+                window = tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilations, steps, strides))
+                y[(slice(None), slice(None), *window)] += columns[(slice(None), slice(None), *tap)]
+            return y[(slice(None), slice(None), *[slice(pads[i], padded[i] - pads[i + axes]) for i in range(axes)])]
+
+        return evaluate
+
+    for shape, size, kernel, attributes in (
+        ((1, 4, 9), (4, 4), (2, 2), {}),
+        ((2, 12, 6), (4, 5), (2, 3), dict(strides=[1, 2])),
+        ((1, 12, 12), (4, 5), (2, 3), dict(pads=[0, 1, 0, 0], strides=[1, 1])),
+        ((1, 4, 4), (5, 6), (2, 2), dict(dilations=[2, 3], strides=[2, 2])),
+        ((2, 3, 4), (6,), (3,), {}),
+        ((1, 8, 8), (3, 3, 3), (2, 2, 2), {}),
+    ):
+        case(f, "Col2Im", D(*shape), ints(*size), ints(*kernel), formula=col2im(kernel, size, **attributes), **attributes)
+
+
+def spectral():
+    f = "spectral"
+
+    def dft(axis, length=None, inverse=0, onesided=0):
+        def evaluate(x, *_):
+            z = x[..., 0] + 1j * x[..., 1] if x.shape[-1] == 2 else x[..., 0]
+            y = (np.fft.ifft if inverse else np.fft.fft)(z, length, axis)
+            if onesided:
+                y = np.take(y, range(y.shape[axis] // 2 + 1), axis)
+            return np.stack([y.real, y.imag], -1)
+
+        return evaluate
+
+    for parts, inverse, onesided in ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 1, 0)):
+        how = dict(inverse=inverse, onesided=onesided)
+        case(f, "DFT", D(2, 5, parts), formula=dft(1, **how), **how)
+        case(f, "DFT", D(4, 3, parts), None, np.array(0), formula=dft(0, **how), **how)
+        case(f, "DFT", D(2, 5, parts), np.array(8), formula=dft(1, 8, **how), **how)
+        case(f, "DFT", D(1, 6, parts), np.array(4), np.array(-2), formula=dft(1, 4, **how), **how)
+
+    def stft(points, onesided):
+        def evaluate(signal, step, window=None, length=None):
+            starts = range(0, signal.shape[1] - points + 1, int(step))
+            frames = np.stack([signal[:, at : at + points, 0] for at in starts], 1)
+            y = np.fft.fft(frames if window is None else frames * window, axis=-1)
+            y = y[..., : points // 2 + 1] if onesided else y
+            return np.stack([y.real, y.imag], -1)
+
+        return evaluate
+
+    for onesided in (0, 1):
+        case(f, "STFT", D(2, 9, 1), np.array(2), D(4, low=0.2, high=1), np.array(4), onesided=onesided, formula=stft(4, onesided))
+        case(f, "STFT", D(1, 8, 1), np.array(3), D(5, low=0.2, high=1), onesided=onesided, formula=stft(5, onesided))
+        case(f, "STFT", D(1, 8, 1), np.array(3), None, np.array(4), onesided=onesided, formula=stft(4, onesided))
+
+
+def criterion():
+    f = "criterion"
+
+    def loss(softmax, reduction, ignore):
+        def evaluate(x, target, weight=None):
+            logarithms = x - np.log(np.sum(np.exp(x), 1, keepdims=True)) if softmax else x
+            kept = np.ones(target.shape) if ignore is None else (target != ignore).astype(np.float64)
+            at = np.where(kept > 0, target, 0)
+            w = kept * (1 if weight is None else weight[at])
+            y = -np.take_along_axis(logarithms, at[:, None], 1)[:, 0] * w
+            y = {"none": lambda: y, "sum": lambda: y.sum(), "mean": lambda: y.sum() / w.sum()}[reduction]()
+            return (y, logarithms) if softmax else y
+
+        return evaluate
+
+    for op, softmax in (("NegativeLogLikelihoodLoss", False), ("SoftmaxCrossEntropyLoss", True)):
+        for shape, target in (((3, 4), [0, 3, 1]), ((2, 3, 2), [[0, 2], [1, 1]]), ((2, 3, 2, 1), [[[0], [2]], [[1], [0]]])):
+            for reduction in ("none", "sum", "mean"):
+                for weighted, ignore in ((False, None), (True, None), (False, 1), (True, 1)):
+                    inputs = [D(*shape), np.array(target)] + ([D(shape[1], low=0.3, high=1.5)] if weighted else [])
+                    how = dict(reduction=reduction) | ({} if ignore is None else {"ignore_index": ignore})
+                    case(f, op, *inputs, outputs=1 + softmax, formula=loss(softmax, reduction, ignore), **how)
+        case(f, op, D(2, 3), ints(-100, 2), ignore_index=-100, outputs=1 + softmax, formula=loss(softmax, "mean", -100))
+
+
+def attend(q, k, v, scale=None, bias=0.0, softcap=0.0):
+    """Attention of [batch, heads, sequence, size] arrays: the result, the products, the weights."""
+    products = q @ np.swapaxes(k, -1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    score = (softcap * np.tanh(products / softcap) if softcap else products) + bias
+    e = np.exp(score - score.max(-1, keepdims=True))
+    weights = e / e.sum(-1, keepdims=True)
+    return weights @ v, products, weights
+
+
+def to_heads(x, heads):
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def from_heads(x):
+    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+
+
+def below(queries, keys, past=0):
+    return np.arange(keys)[None] <= np.arange(queries)[:, None] + past
+
+
+def rotated(x, cos, sin, interleaved):
+    """[batch, heads, sequence, size] turned by [batch, sequence, half]."""
+    half = cos.shape[-1]
+    cos, sin = cos[:, None], sin[:, None]
+    a, b = (x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2]) if interleaved else (x[..., :half], x[..., half : 2 * half])
+    real, imaginary = a * cos - b * sin, a * sin + b * cos
+    turned = np.stack([real, imaginary], -1).reshape(*x.shape[:3], 2 * half) if interleaved else np.concatenate([real, imaginary], -1)
+    return np.concatenate([turned, x[..., 2 * half :]], -1)
+
+
+def attention():
+    f = "attention"
+
+    def standard(outputs=1, q_heads=None, kv_heads=None, causal=False, mode=0, scale=None, softcap=0.0):
+        def evaluate(q, k, v, mask=None, past_k=None, past_v=None, lengths=None):
+            joined = q.ndim == 3
+            if joined:
+                q, k, v = to_heads(q, q_heads), to_heads(k, kv_heads), to_heads(v, kv_heads)
+            past = 0 if past_k is None else past_k.shape[2]
+            k = k if past_k is None else np.concatenate([past_k, k], 2)
+            v = v if past_v is None else np.concatenate([past_v, v], 2)
+            bias = 0.0
+            if mask is not None:
+                bias = np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask
+            if causal:
+                bias = bias + np.where(below(q.shape[2], k.shape[2], past), 0.0, -np.inf)
+            if lengths is not None:
+                bias = bias + np.where(np.arange(k.shape[2]) < lengths[:, None, None, None], 0.0, -np.inf)
+            times = q.shape[1] // k.shape[1]
+            y, products, weights = attend(q, np.repeat(k, times, 1), np.repeat(v, times, 1), scale, bias, softcap)
+            return (from_heads(y) if joined else y, k, v, weights if mode == 3 else products)[:outputs]
+
+        return evaluate
+
+    q, k, v = (2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)
+    case(f, "Attention", D(*q), D(*k), D(*v), formula=standard())
+    case(f, "Attention", D(*q), D(*k), D(*v), scale=0.75, softcap=1.5, formula=standard(scale=0.75, softcap=1.5))
+    case(f, "Attention", D(*q), D(*k), D(*v), is_causal=1, formula=standard(causal=True))
+    case(f, "Attention", D(*q), D(*k), D(*v), D(3, 5), formula=standard())
+    case(f, "Attention", D(*q), D(*k), D(*v), D(2, 1, 3, 5), formula=standard())
+    pairs = np.array([[1, 1, 0, 0, 1], [0, 1, 0, 1, 0], [1, 0, 0, 0, 0]], bool)
+    case(f, "Attention", D(*q), D(*k), D(*v), pairs, formula=standard())
+    case(f, "Attention", D(2, 4, 3, 2), D(2, 2, 3, 2), D(2, 2, 3, 2), formula=standard())
+    case(f, "Attention", D(1, 2, 3, 4), D(1, 2, 2, 4), D(1, 2, 2, 3), None, D(1, 2, 3, 4), D(1, 2, 3, 3), outputs=3, is_causal=1, formula=standard(3, causal=True))
+    case(f, "Attention", D(2, 3, 8), D(2, 4, 4), D(2, 4, 6), q_num_heads=4, kv_num_heads=2, formula=standard(q_heads=4, kv_heads=2))
+    case(f, "Attention", D(2, 3, 4), D(2, 3, 4), D(2, 3, 4), q_num_heads=1, kv_num_heads=1, is_causal=1, formula=standard(q_heads=1, kv_heads=1, causal=True))
+    for mode in (0, 3):
+        case(f, "Attention", D(1, 1, 2, 3), D(1, 1, 4, 3), D(1, 1, 4, 3), outputs=4, qk_matmul_output_mode=mode, formula=standard(4, mode=mode))
+    case(f, "Attention", D(*q), D(*k), D(*v), None, None, None, ints(3, 5), formula=standard())
+
+    def rotary(heads=None, interleaved=0):
+        def evaluate(x, cos, sin, at=None):
+            cos, sin = (cos, sin) if at is None else (cos[at], sin[at])
+            return rotated(x, cos, sin, interleaved) if x.ndim == 4 else from_heads(rotated(to_heads(x, heads), cos, sin, interleaved))
+
+        return evaluate
+
+    positions = np.array([[0, 1, 4], [3, 2, 2]])
+    for interleaved in (0, 1):
+        how = dict(interleaved=interleaved)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 4), D(2, 3, 2), D(2, 3, 2), formula=rotary(**how), **how)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 4), D(5, 2), D(5, 2), positions, formula=rotary(**how), **how)
+        case(f, "RotaryEmbedding", D(2, 3, 8), D(5, 2), D(5, 2), positions, num_heads=2, formula=rotary(heads=2, **how), **how)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 6), D(5, 2), D(5, 2), positions, rotary_embedding_dim=4, formula=rotary(**how), **how)
+
+    own = dict(domain="com.microsoft")
+    for interleaved in (0, 1):
+        how = dict(interleaved=interleaved)
+        formula = lambda heads=None, how=how: lambda x, at, cos, sin: rotary(heads, **how)(x, cos, sin, at if at.ndim == 2 else at[0] + np.arange(3)[None].repeat(2, 0))
+        case(f, "RotaryEmbedding", D(2, 3, 8), positions, D(5, 2), D(5, 2), formula=formula(2), **how, **own)
+        case(f, "RotaryEmbedding", D(2, 3, 8), ints(1), D(5, 2), D(5, 2), formula=formula(2), **how, **own)
+        case(f, "RotaryEmbedding", D(2, 2, 3, 4), positions, D(5, 2), D(5, 2), formula=formula(), **how, **own)
+        case(f, "RotaryEmbedding", D(2, 3, 12), positions, D(5, 2), D(5, 2), num_heads=2, rotary_embedding_dim=4, formula=formula(2), **how, **own)
+
+    def masked(mask, keys, batch, filtered=-10000.0):
+        if mask is None:
+            return 0.0
+        if mask.ndim == 1:
+            mask = np.arange(keys)[None] < mask[:, None]
+        return np.where(mask.reshape(batch, 1, -1, keys) > 0, 0.0, filtered)
+
+    def projected(heads, sizes=None, causal=False, scale=None, outputs=1, filtered=-10000.0):
+        def evaluate(x, w, b, mask=None, past=None, bias=None):
+            qkv = x @ w + b
+            widths = sizes or [w.shape[1] // 3] * 3
+            q, k, v = (to_heads(part, heads) for part in np.split(qkv, np.cumsum(widths)[:2], 2))
+            length = 0
+            if past is not None:
+                length = past.shape[3]
+                k, v = np.concatenate([past[0], k], 2), np.concatenate([past[1], v], 2)
+            added = masked(mask, k.shape[2], x.shape[0], filtered) + (0.0 if bias is None else bias)
+            if causal:
+                added = added + np.where(below(q.shape[2], k.shape[2], length), 0.0, -1e30)
+            y = from_heads(attend(q, k, v, scale, added)[0])
+            return y if outputs == 1 else (y, np.stack([k, v]))
+
+        return evaluate
+
+    x, w, b = (2, 3, 4), (4, 12), (12,)
+    raw = ints(1, 1, 0, 0, 1, 1, dtype=np.int32).reshape(2, 3)
+    case(f, "Attention", D(*x), D(*w), D(*b), num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), num_heads=2, unidirectional=1, formula=projected(2, causal=True), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), raw, num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), raw, num_heads=2, mask_filter_value=-1.5, scale=0.3, formula=projected(2, scale=0.3, filtered=-1.5), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), ints(2, 3, dtype=np.int32), num_heads=1, formula=projected(1), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), np.stack([raw, raw[::-1], raw], 1), num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(4, 10), D(10), num_heads=2, qkv_hidden_sizes=[4, 4, 2], formula=projected(2, [4, 4, 2]), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), None, None, D(2, 2, 3, 3), num_heads=2, formula=projected(2), **own)
+    case(f, "Attention", D(*x), D(*w), D(*b), None, D(2, 2, 2, 2, 2), num_heads=2, unidirectional=1, outputs=2, formula=projected(2, causal=True, outputs=2), **own)
+
+    def multi_head(heads, causal=False, scale=None, outputs=1):
+        def evaluate(q, k, v, b=None, mask=None, bias=None, past_k=None, past_v=None):
+            if b is not None:
+                width = q.shape[2]
+                q = q + b[:width]
+                k, v = (k + b[width : 2 * width], v + b[2 * width :]) if k.ndim == 3 else (k, v)
+            q, k, v = (to_heads(t, heads) if t.ndim == 3 else t for t in (q, k, v))
+            length = 0
+            if past_k is not None:
+                length = past_k.shape[2]
+                k, v = np.concatenate([past_k, k], 2), np.concatenate([past_v, v], 2)
+            added = masked(mask, k.shape[2], q.shape[0]) + (0.0 if bias is None else bias)
+            if causal:
+                added = added + np.where(below(q.shape[2], k.shape[2], length), 0.0, -1e30)
+            return (from_heads(attend(q, k, v, scale, added)[0]), k, v)[:outputs]
+
+        return evaluate
+
+    q, k, v = (2, 3, 4), (2, 5, 4), (2, 5, 6)
+    keys = ints(1, 1, 0, 1, 0, 0, 1, 1, 1, 1, dtype=np.int32).reshape(2, 5)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*v), num_heads=2, formula=multi_head(2), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*k), D(12), num_heads=2, scale=0.4, formula=multi_head(2, scale=0.4), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*v), None, keys, num_heads=1, formula=multi_head(1), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*k), D(*v), None, None, D(2, 2, 3, 5), num_heads=2, formula=multi_head(2), **own)
+    case(f, "MultiHeadAttention", D(*q), D(*q), D(*q), num_heads=2, unidirectional=1, formula=multi_head(2, causal=True), **own)
+    case(f, "MultiHeadAttention", D(*q), D(2, 2, 5, 2), D(2, 2, 5, 2), num_heads=2, formula=multi_head(2), **own)
+    case(f, "MultiHeadAttention", D(1, 2, 4), D(1, 2, 4), D(1, 2, 4), None, None, None, D(1, 2, 3, 2), D(1, 2, 3, 2), num_heads=2, outputs=3, formula=multi_head(2, outputs=3), **own)
+
+
+def contributed():
+    f = "contributed"
+    own = dict(domain="com.microsoft")
+    gelu = lambda x: x * 0.5 * (1 + erf(x / math.sqrt(2)))
+    tanh_gelu = lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    for shape in ((2, 5), (3,), (2, 1, 3)):
+        n = shape[-1]
+        case(f, "Gelu", D(*shape), formula=gelu, **own)
+        case(f, "BiasGelu", D(*shape), D(n), formula=lambda x, b: gelu(x + b), **own)
+        case(f, "FastGelu", D(*shape), formula=tanh_gelu, **own)
+        case(f, "FastGelu", D(*shape), D(n), formula=lambda x, b: tanh_gelu(x + b), **own)
+        case(f, "QuickGelu", D(*shape), formula=lambda x: x * sigmoid(1.702 * x), **own)
+        case(f, "QuickGelu", D(*shape), alpha=0.75, formula=lambda x: x * sigmoid(0.75 * x), **own)
+        case(f, "ScaledSiLU", D(*shape), alpha=0.75, formula=lambda x: 0.75 * x * sigmoid(0.75 * x), **own)
+        case(f, "ScaledSiLU", D(*shape), D(values=0.6), formula=lambda x, s: s * x * sigmoid(s * x), **own)
+        case(f, "GatedAdd", D(*shape), D(*shape), D(*shape[:-1], 1), formula=lambda x, y, g: x + y * g, **own)
+
+    def product(alpha=1.0, transA=0, transB=0, transBatchA=0, transBatchB=0):
+        def side(x, batch, turned):
+            x = np.moveaxis(x, 0, -2) if batch and x.ndim > 2 else x
+            return np.swapaxes(x, -1, -2) if turned else x
+
+        return lambda a, b: alpha * (side(a, transBatchA, transA) @ side(b, transBatchB, transB))
+
+    for ta, tb in itertools.product((0, 1), (0, 1)):
+        how = dict(transA=ta, transB=tb, alpha=0.75)
+        for batch in ((), (2,), (2, 1)):
+            a, b = ((2, 3), (3, 2))[ta], ((3, 4), (4, 3))[tb]
+            case(f, "FusedMatMul", D(*batch, *a), D(*batch, *b), formula=product(**how), **how, **own)
+        case(f, "FusedMatMul", D(*((2, 2, 3), (3, 2, 2))[ta]), D(*((2, 3, 4), (2, 4, 3))[tb]), transBatchA=1, formula=product(transBatchA=1, **how), **how, **own)
+        case(f, "FusedMatMul", D(2, *((2, 3), (3, 2))[ta]), D(*((3, 2, 4), (4, 2, 3))[tb]), transBatchB=1, formula=product(transBatchB=1, **how), **how, **own)
+        case(f, "TransposeMatMul", D(2, *((2, 3), (3, 2))[ta]), D(2, *((3, 4), (4, 3))[tb]), formula=product(**how), **how, **own)
+
+    leaky = lambda slope: lambda x: np.where(x > 0, x, slope * x)
+    activations = {"Relu": lambda x: np.maximum(x, 0), "Tanh": np.tanh, "Sigmoid": sigmoid}
+    for name, activation in (activations | {"Softplus": lambda x: np.log1p(np.exp(x))}).items():
+        how = dict(activation=name)
+        case(f, "FusedGemm", D(2, 3), D(3, 4), D(4), formula=lambda a, b, c, g=activation: g(a @ b + c), **how, **own)
+        case(f, "FusedGemm", D(3, 2), D(3, 4), D(2, 1), transA=1, alpha=0.5, beta=1.5, formula=lambda a, b, c, g=activation: g(0.5 * (a.T @ b) + 1.5 * c), **how, **own)
+    case(f, "FusedGemm", D(2, 3), D(3, 4), activation="LeakyRelu", activation_alpha=0.25, formula=lambda a, b: leaky(0.25)(a @ b), **own)
+    case(f, "FusedGemm", D(2, 3), D(3, 4), activation="Elu", activation_alpha=0.75, formula=lambda a, b: np.where(a @ b > 0, a @ b, 0.75 * (np.exp(a @ b) - 1)), **own)
+    case(f, "FusedGemm", D(2, 3), D(3, 4), activation="HardSigmoid", activation_alpha=0.125, activation_beta=0.5, formula=lambda a, b: np.clip(0.125 * (a @ b) + 0.5, 0, 1), **own)
+
+    for name, activation in (activations | {"HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1)}).items():
+        case(f, "FusedConv", D(1, 2, 4, 4), D(3, 2, 3, 3), D(3), activation=name, pads=[1, 1, 1, 1], formula=lambda x, w, b, g=activation: g(conv_numpy(x, w, b, pads=[1, 1, 1, 1])), **own)
+    case(f, "FusedConv", D(1, 2, 4, 4), D(3, 2, 3, 3), activation="Clip", activation_params=[-1.5, 2.25], formula=lambda x, w: np.clip(conv_numpy(x, w), -1.5, 2.25), **own)
+    case(f, "FusedConv", D(1, 2, 4, 4), D(2, 2, 3, 3), activation="HardSigmoid", activation_params=[0.125, 0.5], formula=lambda x, w: np.clip(0.125 * conv_numpy(x, w) + 0.5, 0, 1), **own)
+    case(f, "FusedConv", D(1, 2, 5, 4), D(2, 1, 2, 2), D(2), D(1, 2, 2, 3), activation="Relu", group=2, strides=[2, 1], formula=lambda x, w, b, z: np.maximum(conv_numpy(x, w, b, group=2, strides=[2, 1]) + z, 0), **own)
+
+    def layer(x, scale, bias=0.0, epsilon=1e-12):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon) * scale + bias
+
+    def rms(x, scale, epsilon=1e-12):
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon) * scale
+
+    x = (2, 3, 4)
+    for branch in ((2, 3, 4), (3, 4), (1, 3, 4)):
+        case(f, "SkipLayerNormalization", D(*x), D(*branch), D(4), D(4), formula=lambda x, s, g, b: layer(x + s, g, b), **own)
+        case(f, "SkipSimplifiedLayerNormalization", D(*x), D(*branch), D(4), formula=lambda x, s, g: rms(x + s, g), **own)
+    def with_sum(normalise):
+        def evaluate(x, skip, gamma, *more):
+            return normalise(x + skip + more[-1], gamma, *more[:-1])
+
+        return evaluate
+
+    case(f, "SkipLayerNormalization", D(*x), D(*x), D(4), D(4), D(4), epsilon=0.125, formula=with_sum(lambda s, g, b: layer(s, g, b, 0.125)), **own)
+    case(f, "SkipLayerNormalization", D(6, 4), D(6, 4), D(4), None, formula=lambda x, s, g, b: layer(x + s, g), **own)
+    case(f, "SkipSimplifiedLayerNormalization", D(*x), D(*x), D(4), D(4), epsilon=0.125, formula=with_sum(lambda s, g: rms(s, g, 0.125)), **own)
+    case(f, "SimplifiedLayerNormalization", D(*x), D(4), formula=lambda x, s: rms(x, s, 1e-5))
+    case(f, "SimplifiedLayerNormalization", D(2, 4), D(4), epsilon=0.125, axis=-1, formula=lambda x, s: rms(x, s, 0.125))
+    for how in ("silu", "sigmoid"):
+        gate = lambda z, how=how: z * sigmoid(z) if how == "silu" else sigmoid(z)
+        case(f, "GatedRMSNorm", D(2, 3, 4), D(4), D(2, 3, 4), activation=how, formula=lambda x, s, z, gate=gate: rms(x, s, 1e-5) * gate(z), **own)
+        case(f, "GatedRMSNorm", D(2, 6), D(3), D(2, 6), activation=how, formula=lambda x, s, z, gate=gate: rms(x.reshape(2, 2, 3), s, 1e-5).reshape(2, 6) * gate(z), **own)
+
+    words = ints(0, 2, 1, 1, 0, 3, dtype=np.int32).reshape(2, 3)
+    segments = ints(0, 1, 1, 0, 0, 1, dtype=np.int32).reshape(2, 3)
+    case(f, "EmbedLayerNormalization", words, segments, D(4, 5), D(3, 5), D(2, 5), D(5), D(5), outputs=2, formula=lambda i, s, w, p, t, g, b: (layer(w[i] + p[:3] + t[s], g, b), np.zeros(2, np.int32)), **own)
+    case(f, "EmbedLayerNormalization", words, None, D(4, 5), D(6, 5), None, D(5), D(5), ints(1, 1, 0, 1, 1, 1, dtype=np.int32).reshape(2, 3), outputs=2, formula=lambda i, s, w, p, t, g, b, m: (layer(w[i] + p[:3], g, b), np.array([2, 3], np.int32)), **own)
 
 
 def batch_norm_steps():
@@ -639,7 +1112,7 @@ def batch_norm_steps():
     print("batch_norm_steps: 3 steps")
 
 
-for family in (elementwise, activation, linear, convolution, pooling, normalization, reduction, movement, indexing, resize):
+for family in (elementwise, activation, linear, matrix, convolution, pooling, normalization, reduction, movement, indexing, resize, image, spectral, criterion, attention, contributed):
     family()
 FOLDER.mkdir(parents=True, exist_ok=True)
 for name, cases in families.items():

@@ -187,7 +187,10 @@ fn sweep(
         let ctx = Ctx { b, id: *id, node, gradients };
         for (index, input) in inputs.iter().enumerate() {
             let Some(input) = input.filter(|v| path.holds(*v)) else { continue };
-            if b.graph().value(input).element_type.is_some_and(|t| !t.is_float()) {
+            // Only quantised numbers have a gradient although they are integers: what dequantises them passes it on.
+            let integer = |v: ValueId| b.graph().value(v).element_type.is_some_and(|t| !t.is_float());
+            let quantised = ctx.node.is("DequantizeLinear") || ctx.node.outputs.iter().flatten().all(|v| integer(*v));
+            if integer(input) && !quantised {
                 continue;
             }
             if let Gradient::Some(gradient) = differentiate(&ctx, rule, index, input)? {
@@ -200,10 +203,16 @@ fn sweep(
 }
 
 pub(crate) fn rule_for(b: &Builder, node: &dendrite_onnx::Node) -> Result<rules::Rule> {
-    rules::find(&node.domain, &node.op).ok_or_else(|| Error::NotImplemented {
-        node: node_name(b, node),
-        op: if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) },
-        version: b.graph().opsets.get(&node.domain).copied().unwrap_or(0),
+    rules::find(&node.domain, &node.op).ok_or_else(|| {
+        let op = if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) };
+        let name = node_name(b, node);
+        match rules::refusal(&node.domain, &node.op) {
+            Some(reason) => Error::Stop { node: name, op, reason: reason.to_owned(), remedy: rules::REMEDY.to_owned() },
+            None => {
+                let version = b.graph().opsets.get(&node.domain).copied().unwrap_or(0);
+                Error::NotImplemented { node: name, op, version }
+            }
+        }
     })
 }
 
@@ -226,7 +235,8 @@ fn differentiate(ctx: &Ctx<'_>, rule: rules::Rule, index: usize, input: ValueId)
     if let (Some(shape), true) = (x.shape(), gradient.tensor().is_none()) {
         let known = |s: &Shape| s.0.iter().filter(|d| **d != dendrite_onnx::Dim::Unknown).count();
         if gradient.shape().is_none_or(|s| s.rank() != shape.rank() || known(&s) <= known(&shape)) {
-            gradient.typed(x.element_type(), Some(shape));
+            let float = x.element_type().is_float();
+            gradient.typed(if float { x.element_type() } else { gradient.element_type() }, Some(shape));
         }
     }
     Ok(Gradient::Some(gradient.id()))

@@ -216,6 +216,14 @@ impl Builder {
         if parts.len() == 1 { parts[0] } else { self.concat(&parts, 0) }
     }
 
+    /// 0, 1, 2, ... up to the size of a value along an axis counted from the front: int64.
+    pub fn range<'b>(&'b self, v: V<'b>, axis: usize) -> V<'b> {
+        let int = |n: f64| self.scalar(ElementType::Int64, n);
+        let dims = Shape(vec![v.shape().and_then(|s| s.0.get(axis).cloned()).unwrap_or(Dim::Unknown)]);
+        let inputs = [int(0.0), v.dim(axis).squeeze(&[0]), int(1.0)];
+        self.node("Range", &inputs, Attributes::new(), ElementType::Int64, Some(dims))
+    }
+
     /// The values joined along an axis counted from the front.
     pub fn concat<'b>(&'b self, parts: &[V<'b>], axis: usize) -> V<'b> {
         let shape = parts.iter().map(|p| p.shape()).collect::<Option<Vec<_>>>().and_then(|shapes| {

@@ -148,4 +148,14 @@ impl<'b> V<'b> {
         });
         self.b.node("Pad", &[self, self.b.ints(pads)], Attributes::new(), self.element_type(), shape)
     }
+
+    /// The slices along an axis, counted from the front, where `at` points.
+    pub fn gather(self, at: V<'b>, axis: usize) -> V<'b> {
+        let shape = self.shape().zip(at.shape()).map(|(mut s, at)| {
+            s.0.splice(axis..=axis, at.0);
+            s
+        });
+        let attributes = Attributes::new().with("axis", axis as i64);
+        self.b.node("Gather", &[self, at], attributes, self.element_type(), shape)
+    }
 }

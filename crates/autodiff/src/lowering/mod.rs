@@ -3,7 +3,15 @@
 //! Where a gradient passes through such a node, the node is replaced by an equivalent expression of operators that have rules,
 //! before the sweep. Its outputs stay the same values.
 
+mod attention;
+mod criterion;
+mod frames;
+mod fused;
+mod missing;
+mod packed_attention;
 mod recurrent;
+mod residual;
+mod rotary;
 
 use dendrite_onnx::{Attributes, Graph, NodeId, ValueId};
 
@@ -16,9 +24,45 @@ use crate::{
 /// The outputs of a node as expressions; `None` for one that it does not have.
 type Lowering = for<'b> fn(&Ctx<'b>) -> Result<Vec<Option<V<'b>>>>;
 
+/// The domain of ONNX Runtime's own operators.
+const CONTRIBUTED: &str = "com.microsoft";
+
 /// Operators as (domain, operator).
-const TABLE: &[(&str, &str, Lowering)] =
-    &[("", "LSTM", recurrent::lstm), ("", "GRU", recurrent::gru), ("", "RNN", recurrent::rnn)];
+const TABLE: &[(&str, &str, Lowering)] = &[
+    ("", "LSTM", recurrent::lstm),
+    ("", "GRU", recurrent::gru),
+    ("", "RNN", recurrent::rnn),
+    ("", "Swish", missing::swish),
+    ("", "GlobalLpPool", missing::global_lp_pool),
+    ("", "Attention", attention::standard),
+    ("", "RotaryEmbedding", rotary::standard),
+    ("", "SimplifiedLayerNormalization", residual::root_mean_square),
+    ("", "NegativeLogLikelihoodLoss", criterion::negative_log_likelihood),
+    ("", "SoftmaxCrossEntropyLoss", criterion::softmax_cross_entropy),
+    ("", "STFT", frames::short_time_fourier),
+    (CONTRIBUTED, "Gelu", fused::gelu),
+    (CONTRIBUTED, "BiasGelu", fused::bias_gelu),
+    (CONTRIBUTED, "FastGelu", fused::fast_gelu),
+    (CONTRIBUTED, "QuickGelu", fused::quick_gelu),
+    (CONTRIBUTED, "ScaledSiLU", fused::scaled_silu),
+    (CONTRIBUTED, "GatedAdd", fused::gated_add),
+    (CONTRIBUTED, "FusedMatMul", fused::matmul),
+    (CONTRIBUTED, "TransposeMatMul", fused::matmul),
+    (CONTRIBUTED, "FusedGemm", fused::gemm),
+    (CONTRIBUTED, "FusedConv", fused::conv),
+    (CONTRIBUTED, "SkipLayerNormalization", residual::skip_layer),
+    (CONTRIBUTED, "SkipSimplifiedLayerNormalization", residual::skip_root_mean_square),
+    (CONTRIBUTED, "GatedRMSNorm", residual::gated_root_mean_square),
+    (CONTRIBUTED, "EmbedLayerNormalization", residual::embeddings),
+    (CONTRIBUTED, "Attention", packed_attention::projected),
+    (CONTRIBUTED, "MultiHeadAttention", packed_attention::multi_head),
+    (CONTRIBUTED, "RotaryEmbedding", rotary::contributed),
+];
+
+/// What a lowering to one output answers.
+fn one(v: V<'_>) -> Result<Vec<Option<V<'_>>>> {
+    Ok(vec![Some(v)])
+}
 
 /// The operators that are lowered, as (domain, operator).
 pub(crate) fn operators() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -27,6 +27,7 @@ rules! { RULES, exact, (c, dy, y);
             (x * (1.0 / 3.0) + 0.5).only(x.compare_to("Greater", -3.0)),
         )
     ];
+    "Shrink"(x) => [dy.only(x.abs().compare_to("Greater", c.float("lambd", 0.5)))];
     "Gelu"(x) => [dy * if c.node.attributes.str("approximate", "none") == "tanh" { slope_of_tanh_gelu(x) } else { slope_of_gelu(x) }];
     "Mish"(x) => [{
         let t = x.unary("Softplus").tanh();

@@ -26,10 +26,13 @@ impl<'b> Ctx<'b> {
 }
 
 fn average<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {
-    let kernel: Vec<usize> =
-        c.node.attributes.ints("kernel_shape").unwrap_or(&[]).iter().map(|k| (*k).max(0) as usize).collect();
-    let window = Window::of(c, kernel.clone(), x)?;
-    let scaled = dy / counts(c, dy, x, &window)?;
+    let window = Window::of_pooling(c, x)?;
+    spread(c, dy / counts(c, dy, x, &window)?, x, &window)
+}
+
+/// What each window has, added to all of its elements.
+pub(super) fn spread<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, window: &Window) -> Result<V<'b>> {
+    let kernel = &window.kernel;
     // Channels are independent: they join the batch.
     let alone = |v: V<'b>| -> Vec<Size<'b>> {
         [Size::Rest, Size::Is(1)].into_iter().chain((2..kernel.len() + 2).map(|a| Size::Of(v, a))).collect()
@@ -37,8 +40,8 @@ fn average<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {
     let weights = c.b.constant(Tensor::filled(x.element_type(), &[&[1, 1], &kernel[..]].concat(), 1.0));
     let shape =
         x.shape().map(|s| Shape([Dim::Unknown, Dim::Known(1)].into_iter().chain(s.0.into_iter().skip(2)).collect()));
-    let scaled = scaled.reshape(&alone(dy));
-    Ok(convolution::input_gradient(c, scaled, weights, (x, shape), &window, 1)?.reshape_like(x))
+    let scaled = dy.reshape(&alone(dy));
+    Ok(convolution::input_gradient(c, scaled, weights, (x, shape), window, 1)?.reshape_like(x))
 }
 
 /// How many elements each window averages.

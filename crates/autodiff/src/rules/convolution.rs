@@ -108,7 +108,7 @@ pub(super) fn attributes(
     attributes
 }
 
-fn convolution<'b>(x: V<'b>, w: V<'b>, window: &Window, group: usize, shape: Option<Shape>) -> V<'b> {
+pub(super) fn convolution<'b>(x: V<'b>, w: V<'b>, window: &Window, group: usize, shape: Option<Shape>) -> V<'b> {
     let attributes = attributes(&window.strides, &window.dilations, (&window.begin, &window.end), group);
     x.builder().node("Conv", &[x, w], attributes, x.element_type(), shape)
 }

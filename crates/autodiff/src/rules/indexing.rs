@@ -12,8 +12,9 @@ rules! { RULES, exact, (c, dy, y);
     "Gather"(x, at) => [gather(c, dy, x, at)?, Answer::Zero];
     "GatherElements"(x, at) => [scatter_elements(c.zeros_like(x)?, at, dy, c.int("axis", 0), "add"), Answer::Zero];
     "GatherND"(x, at) => [gather_nd(c, dy, x, at)?, Answer::Zero];
-    "ScatterElements"(x, at, u) => [overwritten(c, dy, u)?, Answer::Zero, additive(c, picked(c, "GatherElements", dy, u))?];
-    "ScatterND"(x, at, u) => [overwritten(c, dy, u)?, Answer::Zero, additive(c, picked(c, "GatherND", dy, u))?];
+    "Compress"(x) => [selected(c, dy, x)?, Answer::Zero];
+    // Of equal elements the first has the gradient.
+    "Unique"(x) => [unique(c, dy, x)?];
     "TopK"(x) => [scatter_elements(c.zeros_like(x)?, c.y(1)?, dy, c.int("axis", -1), "none"), Answer::Zero];
     "MaxUnpool"(x, at) => [gather_elements(dy.flat(), at.flat(), 0).reshape_like(x), Answer::Zero, Answer::Zero];
     // Each value is chosen as often as it occurs: the first off, the second on.
@@ -73,7 +74,7 @@ fn gather<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, at: V<'b>) -> Result<V<'b>> {
     let shape = x.shape().map(|s| front.iter().map(|a| s.0[*a].clone()).collect()).map(Shape);
     let sizes: Vec<Size<'b>> = front.iter().map(|a| Size::Of(x, *a)).collect();
     let zeros = c.b.filled(x.element_type(), &sizes, 0.0);
-    let result = scatter_nd(zeros, at.unsqueeze(&[places]), dy.transpose(&dy_front));
+    let result = scatter_nd(zeros, at.cast(ElementType::Int64).unsqueeze(&[places]), dy.transpose(&dy_front));
     Ok(result.typed(x.element_type(), shape).transpose(&back))
 }
 
@@ -84,42 +85,6 @@ fn gather_nd<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, at: V<'b>) -> Result<V<'b>> {
     Ok(scatter_nd(c.zeros_like(x)?, at, dy))
 }
 
-/// What remains of dy where updates replaced the data.
-fn overwritten<'b>(c: &Ctx<'b>, dy: V<'b>, updates: V<'b>) -> Result<V<'b>> {
-    match c.node.attributes.str("reduction", "none") {
-        "add" => Ok(dy),
-        "none" => {
-            let zeros = c.zeros_like(updates)?;
-            Ok(c.again(&[Some(dy), c.opt(1), Some(zeros)], dy.element_type(), dy.shape()))
-        }
-        other => Err(no_reduction(c, other)),
-    }
-}
-
-fn additive<'b>(c: &Ctx<'b>, gradient: V<'b>) -> Result<V<'b>> {
-    match c.node.attributes.str("reduction", "none") {
-        "add" | "none" => Ok(gradient),
-        other => Err(no_reduction(c, other)),
-    }
-}
-
-fn no_reduction(c: &Ctx<'_>, how: &str) -> crate::Error {
-    c.stop(
-        format!("the gradient of reduction '{how}' is not implemented"),
-        "use 'none' or 'add', or freeze what comes before",
-    )
-}
-
-/// The elements of dy at the places of the updates.
-fn picked<'b>(c: &Ctx<'b>, op: &str, dy: V<'b>, updates: V<'b>) -> V<'b> {
-    let attributes = match c.node.attributes.opt_int("axis") {
-        Some(axis) => Attributes::new().with("axis", axis),
-        None => Attributes::new(),
-    };
-    let inputs = [Some(dy.id()), c.node.input(1)];
-    c.b.node_with_gaps(op, &inputs, attributes, dy.element_type(), updates.shape())
-}
-
 fn one_hot_values<'b>(c: &Ctx<'b>, dy: V<'b>, at: V<'b>, depth: V<'b>) -> Result<V<'b>> {
     let float = dy.element_type();
     let off_on = c.b.floats(float, &[2], &[0.0, 1.0]);
@@ -128,4 +93,12 @@ fn one_hot_values<'b>(c: &Ctx<'b>, dy: V<'b>, at: V<'b>, depth: V<'b>) -> Result
     let total = |v: V<'b>| v.sum(&axes, false).reshape(&[Size::Is(1)]);
     let (lit, all) = (total(dy * on), total(dy));
     Ok(c.b.concat(&[all - lit, lit], 0))
+}
+
+fn unique<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {
+    let first = c.extra_output(1, ElementType::Int64, movement::rank_only(1));
+    if c.node.attributes.opt_int("axis").is_some() {
+        return gather(c, dy, x, first);
+    }
+    Ok(scatter_elements(c.zeros_like(x)?.flat(), first, dy, 0, "none").reshape_like(x))
 }

@@ -6,7 +6,7 @@ use crate::{
     expr::{Size, V},
 };
 
-pub(super) const RULES: Table = &[(&["MatMul"], matmul), (&["Gemm"], gemm), (&["Einsum"], einsum)];
+pub(super) const RULES: Table = &[(&["MatMul"], matmul), (&["Gemm"], gemm)];
 
 /// y = a b: da = dy b^T, db = a^T dy, over all leading axes.
 fn matmul<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
@@ -53,35 +53,4 @@ fn gemm<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
         (1, _, true) => dy.gemm(true, a, ta, alpha).into(),
         _ => Answer::Unreduced(dy * c.float("beta", 1.0)),
     })
-}
-
-/// The gradient of one operand is the product of dy with the others, with the labels exchanged.
-fn einsum<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
-    let equation: String = c.node.attributes.str("equation", "").chars().filter(|c| !c.is_whitespace()).collect();
-    let remedy = "write the equation with an arrow, one letter for each axis and no letter twice in one operand";
-    let Some((left, result)) = equation.split_once("->") else {
-        return Err(c.stop(format!("equation '{equation}' has no arrow"), remedy));
-    };
-    let terms: Vec<&str> = left.split(',').collect();
-    let repeated = |t: &str| t.chars().enumerate().any(|(i, l)| t.chars().skip(i + 1).any(|m| m == l));
-    if equation.contains('.') || terms.iter().any(|t| repeated(t)) || terms.len() != c.node.inputs.len() {
-        return Err(c.stop(format!("equation '{equation}' has an ellipsis or a repeated letter"), remedy));
-    }
-    let target = terms[input];
-    let mut operands = vec![c.dy(0)?];
-    let mut labels = vec![result];
-    for (i, term) in terms.iter().enumerate().filter(|(i, _)| *i != input) {
-        operands.push(c.x(i)?);
-        labels.push(term);
-    }
-    // A letter of this operand alone was summed away: its gradient is the same along that axis.
-    let kept: String = target.chars().filter(|l| labels.iter().any(|t| t.contains(*l))).collect();
-    let lost: Vec<usize> =
-        target.chars().enumerate().filter(|(_, l)| !kept.contains(*l)).map(|(axis, _)| axis).collect();
-    let equation = format!("{}->{kept}", labels.join(","));
-    let attributes = dendrite_onnx::Attributes::new().with("equation", equation.as_str());
-    let x = c.x(input)?;
-    let shape = x.shape().filter(|_| lost.is_empty());
-    let product = c.b.node("Einsum", &operands, attributes, x.element_type(), shape);
-    Ok(if lost.is_empty() { product } else { product.unsqueeze(&lost).expand_like(x) }.into())
 }

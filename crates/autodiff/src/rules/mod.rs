@@ -6,16 +6,25 @@
 
 mod activation;
 mod averaging;
+mod cache;
 mod convolution;
+mod cumulative;
+mod einsum;
 mod elementwise;
+mod image;
 mod indexing;
 mod kernel;
 mod linear;
+mod lp_pooling;
+mod matrix;
 mod movement;
 mod normalization;
 mod pooling;
+mod quantization;
 mod reduction;
 mod resize;
+mod scatter;
+mod spectral;
 mod window;
 mod zero;
 
@@ -87,33 +96,54 @@ macro_rules! rules {
 }
 use rules;
 
+pub(crate) use quantization::{REMEDY, refusal};
+
 const TABLES: &[Table] = &[
     elementwise::RULES,
     elementwise::VARIADIC,
     activation::RULES,
     activation::PARAMETRIC,
     linear::RULES,
+    einsum::RULES,
+    matrix::RULES,
     convolution::RULES,
     pooling::RULES,
     averaging::RULES,
+    lp_pooling::RULES,
     movement::RULES,
     movement::FUNCTIONS,
     indexing::RULES,
+    scatter::RULES,
+    cache::RULES,
     reduction::RULES,
+    cumulative::RULES,
     normalization::RULES,
     resize::RULES,
+    image::RULES,
+    spectral::RULES,
+    quantization::RULES,
     zero::RULES,
 ];
 
+/// Those of ONNX Runtime's own domain that are not lowered.
+const CONTRIBUTED: &[Table] = &[matrix::CONTRIBUTED];
+
+/// A family's tables by domain.
+const DOMAINS: &[(&str, &[Table])] = &[("", TABLES), ("com.microsoft", CONTRIBUTED)];
+
 /// The rule of an operator.
 pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
-    let mut entries = TABLES.iter().flat_map(|t| t.iter()).filter(|_| domain.is_empty());
+    let tables = DOMAINS.iter().filter(|(d, _)| *d == domain).flat_map(|(_, tables)| tables.iter());
+    let mut entries = tables.flat_map(|t| t.iter());
     entries.find(|(names, _)| names.contains(&op)).map(|(_, rule)| *rule)
 }
 
 /// The operators that have a gradient rule, as (domain, operator) in alphabetical order.
 pub fn supported() -> Vec<(&'static str, &'static str)> {
-    let mut all: Vec<_> = TABLES.iter().flat_map(|t| t.iter()).flat_map(|(n, _)| n.iter().map(|n| ("", *n))).collect();
+    let mut all = Vec::new();
+    for (domain, tables) in DOMAINS {
+        all.extend(tables.iter().flat_map(|t| t.iter()).flat_map(|(n, _)| n.iter().map(|n| (*domain, *n))));
+    }
     all.extend(control::OPERATORS.map(|op| ("", op)));
     all.extend(lowering::operators());
     all.sort_unstable();
@@ -163,9 +193,11 @@ impl<'b> Ctx<'b> {
         self.gradients.get(index).copied().flatten()
     }
 
+    /// The zero gradient of a value. That of a quantised number is a float.
     pub(crate) fn zeros_like(&self, v: V<'b>) -> Result<V<'b>> {
         let sizes = crate::expr::Size::all(v).ok_or_else(|| self.no_rank(v))?;
-        Ok(self.b.filled(v.element_type(), &sizes, 0.0))
+        let element_type = if v.element_type().is_float() { v.element_type() } else { ElementType::Float };
+        Ok(self.b.filled(element_type, &sizes, 0.0))
     }
 
     /// The rank of a value, without which the rule cannot answer.
@@ -198,13 +230,24 @@ impl<'b> Ctx<'b> {
         })
     }
 
+    fn constant_floats(&self, index: usize) -> Result<Vec<f32>> {
+        let v = self.x(index)?;
+        v.tensor().and_then(|t| t.to_f32()).ok_or_else(|| {
+            let name = self.b.graph().name_of(v.id()).to_owned();
+            self.stop(
+                format!("the gradient needs '{name}' (input {index}) to be a constant"),
+                "simplify the model so that the value becomes a constant",
+            )
+        })
+    }
+
     /// Integer attribute `name`.
     pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
         self.node.attributes.int(name, default)
     }
 
     /// Float attribute `name`.
-    fn float(&self, name: &str, default: f64) -> f64 {
+    pub(crate) fn float(&self, name: &str, default: f64) -> f64 {
         self.node.attributes.opt_float(name).map_or(default, f64::from)
     }
 

@@ -15,7 +15,6 @@ rules! { RULES, exact, (c, dy, y);
     "Trilu"(x) => [c.again(&[Some(dy), c.opt(1)], x.element_type(), x.shape()), Answer::Zero];
     "SpaceToDepth"(x) => [moved(c, "DepthToSpace", dy, x)];
     "DepthToSpace"(x) => [depth_to_space(c, dy, x)?];
-    "CumSum"(x) => [cumulative(c, dy, x), Answer::Zero];
     // Turning round twice changes nothing.
     "ReverseSequence"(x) => [c.again(&[Some(dy), c.opt(1)], x.element_type(), x.shape()), Answer::Zero];
     "Tile"(x) => [tile(c, dy, x)?, Answer::Zero];
@@ -53,13 +52,6 @@ fn depth_to_space<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {
     let sizes = [depth / (block * block), height, block, width, block];
     let sizes: Vec<Size<'b>> = std::iter::once(Size::Of(x, 0)).chain(sizes.map(Size::Is)).collect();
     Ok(dy.reshape(&sizes).transpose(&[0, 1, 3, 5, 2, 4]).reshape_like(x))
-}
-
-/// A cumulative sum backwards is one from the other end.
-fn cumulative<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> V<'b> {
-    let attributes = c.node.attributes.clone().with("reverse", 1 - c.int("reverse", 0));
-    let inputs = [Some(dy.id()), c.node.input(1)];
-    c.b.node_with_gaps("CumSum", &inputs, attributes, x.element_type(), x.shape())
 }
 
 /// The repetitions as axes of their own, summed.

@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use dendrite_onnx::ElementType;
+use dendrite_onnx::{Attributes, ElementType};
 
 use super::{Answer, Ctx, Table};
 use crate::{
@@ -15,6 +15,8 @@ pub(super) const RULES: Table = &[
     (&["GroupNormalization"], grouped),
     (&["RMSNormalization"], root_mean_square),
     (&["LpNormalization"], lp),
+    (&["LRN"], local_response),
+    (&["MeanVarianceNormalization"], mean_variance),
 ];
 
 /// The gradient of z = (x - mean x) / sigma, with mean and sigma over `axes`.
@@ -155,4 +157,34 @@ fn lp<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
     let along = (dy * y).sum(&axis, true);
     let slope = if first_order { x.sign() } else { y };
     Ok(((dy - slope * along) / norm).into())
+}
+
+/// y = x s^-beta, s = bias + alpha * mean of x^2 over `size` channels around. The mean is an average pooling along the channels,
+/// its gradient the pooling with the longer side exchanged.
+fn local_response<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
+    let (x, dy) = (c.x(0)?, c.dy(0)?);
+    let (alpha, beta) = (c.float("alpha", 1e-4), c.float("beta", 0.75));
+    let size = c.int("size", 1).max(1);
+    let mean = |v: V<'b>, before: i64| {
+        let rows = v.reshape(&[Size::Of(v, 0), Size::Is(1), Size::Of(v, 1), Size::Rest]);
+        let attributes = Attributes::new()
+            .with("kernel_shape", vec![size, 1])
+            .with("pads", vec![before, 0, size - 1 - before, 0])
+            .with("count_include_pad", 1);
+        c.b.node("AveragePool", &[rows], attributes, v.element_type(), rows.shape()).reshape_like(v)
+    };
+    let shorter = (size - 1) / 2;
+    let s = mean(x * x, shorter) * alpha + c.float("bias", 1.0);
+    let scale = s.pow(s.scalar(-beta));
+    Ok((dy * scale - x * mean(dy * x * (scale / s), size - 1 - shorter) * (2.0 * alpha * beta)).into())
+}
+
+fn mean_variance<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
+    let (x, y, dy) = (c.x(0)?, c.y(0)?, c.dy(0)?);
+    let rank = c.rank(x)?;
+    let axes = c.node.attributes.ints("axes").unwrap_or(&[0, 2, 3]);
+    let axes = axes.iter().map(|a| c.front_axis(*a, rank)).collect::<Result<Vec<_>>>()?;
+    // The operator has no epsilon large enough to count.
+    let (_, inverse) = standardize(x, &axes, 0.0);
+    Ok(standardized(dy, y, inverse, &axes).into())
 }

@@ -14,18 +14,13 @@ pub(super) const RULES: Table = &[(&["MaxPool"], max_pool)];
 
 fn max_pool<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
     let (x, y, dy) = (c.x(0)?, c.y(0)?, c.dy(0)?);
-    if c.int("storage_order", 0) != 0 {
-        return Err(c.stop("storage_order 1 is not implemented", "set storage_order to 0"));
-    }
-    let kernel: Vec<usize> =
-        c.node.attributes.ints("kernel_shape").unwrap_or(&[]).iter().map(|k| (*k).max(0) as usize).collect();
-    let window = Window::of(c, kernel, x);
+    let window = Window::of_pooling(c, x);
     if let (Ok(window), ElementType::Float) = (&window, x.element_type())
         && tiles(window, x)
     {
         return Ok(shared(c, x, y, dy, window).into());
     }
-    let at = c.extra_output(1, ElementType::Int64, y.shape());
+    let at = places(c, x, y);
     if let (Ok(window), ElementType::Float) = (&window, x.element_type())
         && window.is_disjoint()
     {
@@ -33,6 +28,18 @@ fn max_pool<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
     }
     let zeros = c.zeros_like(x)?.flat();
     Ok(indexing::scatter_elements(zeros, at.flat(), dy.flat(), 0, "add").reshape_like(x).into())
+}
+
+/// Where each maximum came from, counted along rows. A node that counts along columns stays as it is, beside one that does not.
+fn places<'b>(c: &Ctx<'b>, x: V<'b>, y: V<'b>) -> V<'b> {
+    if c.int("storage_order", 0) == 0 {
+        return c.extra_output(1, ElementType::Int64, y.shape());
+    }
+    let mut attributes = c.node.attributes.clone();
+    attributes.remove("storage_order");
+    let outputs = c.b.several("MaxPool", &[Some(x.id())], attributes, 2);
+    outputs[0].typed(y.element_type(), y.shape());
+    outputs[1].typed(ElementType::Int64, y.shape())
 }
 
 /// Whether every element of `x` is in one window of two spatial axes.

@@ -12,25 +12,27 @@ use crate::{
 pub(super) const RULES: Table = &[(&["Resize"], resize)];
 
 fn resize<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
-    if input > 0 {
-        return Ok(Answer::Zero);
+    let crops = c.node.attributes.str("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize";
+    match input {
+        0 => {}
+        1 if crops => return Err(c.stop("the gradient of the crop is not implemented", "freeze what computes it")),
+        _ => return Ok(Answer::Zero),
     }
     let (x, y, mut dy) = (c.x(0)?, c.y(0)?, c.dy(0)?);
-    if c.node.attributes.str("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize" {
-        return Err(
-            c.stop("the gradient of tf_crop_and_resize is not implemented", "freeze what comes before this node")
-        );
-    }
     let rank = c.rank(x)?;
     let listed: Vec<usize> = match c.node.attributes.ints("axes") {
         Some(axes) => axes.iter().map(|a| c.front_axis(*a, rank)).collect::<Result<_>>()?,
         None => (0..rank).collect(),
     };
     let scales = c.opt(2).and_then(V::tensor).and_then(|t| t.to_f32()).filter(|s| !s.is_empty());
+    let crop = if crops { Some(c.constant_floats(1)?) } else { None };
     for (place, axis) in listed.iter().enumerate() {
         let scale = scales.as_ref().and_then(|s| s.get(place)).copied();
         let same = x.shape().zip(y.shape()).is_some_and(|(a, b)| crate::expr::same(&a.0[*axis], &b.0[*axis]));
-        if scale == Some(1.0) || scale.is_none() && same {
+        let bounds = crop.as_ref().map(|r| (r.get(place), r.get(listed.len() + place)));
+        let bounds = bounds.and_then(|(start, end)| start.copied().zip(end.copied()));
+        let whole = bounds.is_none_or(|b| b == (0.0, 1.0));
+        if whole && (scale == Some(1.0) || scale.is_none() && same) {
             continue;
         }
         let (Some(from), Some(to)) = (x.known_dim(*axis), y.known_dim(*axis)) else {
@@ -38,13 +40,22 @@ fn resize<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
                 c.stop("the sizes before and after are not known", "fix the model's input sizes, all but the batch")
             );
         };
-        dy = along(dy, rank, *axis, matrix(c, x.element_type(), from, to, scale));
+        if scale.is_none() {
+            kept_aspect(c, x, &listed, *axis, to)?;
+        }
+        dy = along(dy, rank, *axis, matrix(c, x.element_type(), (from, to), scale, bounds));
     }
     Ok(dy.into())
 }
 
 /// The identity resized along its last axis: row i is what element i contributes to.
-fn matrix<'b>(c: &Ctx<'b>, float: ElementType, from: usize, to: usize, scale: Option<f32>) -> V<'b> {
+fn matrix<'b>(
+    c: &Ctx<'b>,
+    float: ElementType,
+    (from, to): (usize, usize),
+    scale: Option<f32>,
+    crop: Option<(f32, f32)>,
+) -> V<'b> {
     let mut identity = vec![0.0; from * from];
     (0..from).for_each(|i| identity[i * from + i] = 1.0);
     let identity = c.b.floats(float, &[1, 1, from, from], &identity);
@@ -55,10 +66,35 @@ fn matrix<'b>(c: &Ctx<'b>, float: ElementType, from: usize, to: usize, scale: Op
     let mut attributes = c.node.attributes.clone();
     attributes.remove("axes");
     attributes.remove("keep_aspect_ratio_policy");
-    let inputs = [Some(identity.id()), None, scales, sizes];
+    // What is extrapolated depends on no element.
+    attributes.remove("extrapolation_value");
+    let crop =
+        crop.map(|(start, end)| c.b.constant(Tensor::from_f32(&[8], &[0.0, 0.0, 0.0, start, 1.0, 1.0, 1.0, end])).id());
+    let inputs = [Some(identity.id()), crop, scales, sizes];
     let inputs = if sizes.is_some() { &inputs[..] } else { &inputs[..3] };
     let shape = dendrite_onnx::Shape::known(&[1, 1, from, to]);
     c.b.node_with_gaps("Resize", inputs, attributes, float, Some(shape)).reshape(&[Size::Is(from), Size::Is(to)])
+}
+
+/// With a policy on the aspect ratio all axes have one scale, which is the ratio of an axis's sizes only where that needed no
+/// rounding.
+fn kept_aspect<'b>(c: &Ctx<'b>, x: V<'b>, axes: &[usize], axis: usize, to: usize) -> Result<()> {
+    let policy = c.node.attributes.str("keep_aspect_ratio_policy", "stretch");
+    if policy == "stretch" {
+        return Ok(());
+    }
+    let sizes = c.constant_ints(3)?;
+    let known = axes.iter().map(|a| x.known_dim(*a)).collect::<Option<Vec<_>>>();
+    let pairs = known.iter().flatten().zip(&sizes).map(|(from, to)| (*to as u64, *from as u64));
+    let smaller = |a: &(u64, u64), b: &(u64, u64)| (a.0 * b.1).cmp(&(b.0 * a.1));
+    let ratio = if policy == "not_larger" { pairs.min_by(smaller) } else { pairs.max_by(smaller) };
+    match (ratio, x.known_dim(axis)) {
+        (Some((above, below)), Some(from)) if above * from as u64 == below * to as u64 => Ok(()),
+        _ => Err(c.stop(
+            format!("sizes were rounded to keep the aspect ratio ({policy})"),
+            "give the sizes of the result, or scales",
+        )),
+    }
 }
 
 /// The product of a matrix with one axis of dy.

@@ -54,6 +54,12 @@ impl Window {
         Ok(window)
     }
 
+    /// The window of a pooling node.
+    pub(super) fn of_pooling<'b>(c: &Ctx<'b>, x: V<'b>) -> Result<Self> {
+        let kernel = c.node.attributes.ints("kernel_shape").unwrap_or(&[]);
+        Window::of(c, kernel.iter().map(|k| (*k).max(0) as usize).collect(), x)
+    }
+
     /// How far a window reaches along an axis.
     pub(super) fn extent(&self, axis: usize) -> usize {
         (self.kernel[axis] - 1) * self.dilations[axis] + 1

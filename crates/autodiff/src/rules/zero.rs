@@ -1,4 +1,5 @@
-//! Operators whose results do not depend continuously on any input: integers, conditions, shapes, steps.
+//! Operators whose results do not depend continuously on any input: integers, conditions, shapes, steps, and draws from a
+//! distribution, whose results are 0 or 1 or an index whatever the probabilities.
 
 use super::{Answer, Ctx, Table};
 use crate::error::Result;
@@ -8,11 +9,13 @@ pub(super) const RULES: Table = &[(
         "And",
         "ArgMax",
         "ArgMin",
+        "Bernoulli",
         "BitShift",
         "BitwiseAnd",
         "BitwiseNot",
         "BitwiseOr",
         "BitwiseXor",
+        "BlackmanWindow",
         "Ceil",
         "ConstantOfShape",
         "Equal",
@@ -20,17 +23,25 @@ pub(super) const RULES: Table = &[(
         "Floor",
         "Greater",
         "GreaterOrEqual",
+        "HammingWindow",
+        "HannWindow",
+        "Hardmax",
         "IsInf",
         "IsNaN",
         "Less",
         "LessOrEqual",
+        "MelWeightMatrix",
+        "Multinomial",
+        "NonMaxSuppression",
         "NonZero",
         "Not",
+        "OptionalHasElement",
         "Or",
         "RandomNormalLike",
         "RandomUniformLike",
         "Range",
         "Round",
+        "SequenceLength",
         "Shape",
         "Sign",
         "Size",
