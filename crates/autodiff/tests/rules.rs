@@ -3,34 +3,15 @@
 
 mod common;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    path::Path,
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use common::{
+    cases::{FAMILIES, cases, label, stored},
+    error, try_run, weighted_sum, with_gradients,
 };
-
-use common::{error, try_run, weighted_sum, with_gradients};
 use dendrite_autodiff::supported;
-use dendrite_onnx::{Dim, Graph, Model, Node, Shape, Tensor, ValueId};
+use dendrite_onnx::{Dim, Graph, Shape, Tensor};
 
-const FAMILIES: &[&str] = &[
-    "activation",
-    "attention",
-    "contributed",
-    "convolution",
-    "criterion",
-    "elementwise",
-    "image",
-    "indexing",
-    "linear",
-    "matrix",
-    "movement",
-    "normalization",
-    "pooling",
-    "reduction",
-    "resize",
-    "sampling",
-    "spectral",
-];
 const TOLERANCE: f64 = 2e-3;
 /// Of the values of an operator that is replaced by an expression.
 const FORWARD_TOLERANCE: f64 = 2e-6;
@@ -49,27 +30,6 @@ fn own_values(case: &Graph, feeds: &[(&str, &Tensor)]) -> Option<HashMap<String,
         case.opsets.insert(String::new(), (*last)?);
     }
     Some(try_run(&case, feeds).unwrap_or_else(|e| panic!("'{}': {e}", case.name)))
-}
-
-fn label(node: &Node) -> String {
-    if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) }
-}
-
-fn cases(family: &str) -> Vec<Graph> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fixtures/gradients/{family}.cases"));
-    let bytes = std::fs::read(path).unwrap();
-    let mut rest = &bytes[..];
-    let mut cases = Vec::new();
-    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
-        let (model, tail) = tail.split_at(u32::from_le_bytes(*length) as usize);
-        cases.push(Graph::from_model(&Model::from_bytes(model.to_vec()).unwrap()).unwrap());
-        rest = tail;
-    }
-    cases
-}
-
-fn stored(graph: &Graph, role: &str, v: ValueId) -> Option<Tensor> {
-    graph.constant(graph.find(&format!("{role}/{}", graph.name_of(v)))?).cloned()
 }
 
 /// Of which values only the rank is known, as in a model with dynamic axes.
