@@ -777,6 +777,148 @@ def spectral():
         case(f, "STFT", D(1, 8, 1), np.array(3), None, np.array(4), onesided=onesided, formula=stft(4, onesided))
 
 
+def mirrored(v, low, high):
+    """A coordinate thrown back at the bounds until it is between them."""
+    while not low <= v <= high:
+        v = 2 * low - v if v < low else 2 * high - v
+    return v
+
+
+def neighbours(v):
+    low = math.floor(v)
+    return [(low, 1 - (v - low)), (low + 1, v - low)]
+
+
+def cubic_neighbours(v, a=-0.75):
+    low = math.floor(v)
+    t = v - low
+    near = lambda d: (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = lambda d: a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return [(low - 1, far(1 + t)), (low, near(t)), (low + 1, near(1 - t)), (low + 2, far(2 - t))]
+
+
+def grid_sample(mode="linear", padding_mode="zeros", align_corners=0):
+    def evaluate(x, grid):
+        sizes = x.shape[2:]
+        bounds = [(0, n - 1) if align_corners else (-0.5, n - 0.5) for n in sizes]
+        y = np.zeros((*x.shape[:2], *grid.shape[1:-1]))
+        for point in np.ndindex(*grid.shape[:-1]):
+            at = [(g + 1) / 2 * (n - 1) if align_corners else ((g + 1) * n - 1) / 2 for g, n in zip(grid[point][::-1], sizes)]
+            if mode == "nearest":
+                at = [float(np.rint(v)) for v in at]
+            if padding_mode == "reflection":
+                at = [mirrored(v, *b) for v, b in zip(at, bounds)]
+            one = {"nearest": lambda v: [(v, 1.0)], "linear": neighbours, "bilinear": neighbours}.get(mode, cubic_neighbours)
+            for taps in itertools.product(*map(one, at)):
+                place = [t[0] for t in taps]
+                if padding_mode == "border":
+                    place = [min(max(v, 0), n - 1) for v, n in zip(place, sizes)]
+                elif padding_mode == "reflection":
+                    place = [mirrored(v, *b) for v, b in zip(place, bounds)]
+                if all(0 <= v <= n - 1 for v, n in zip(place, sizes)):
+                    pixel = x[(point[0], slice(None), *[int(v) for v in place])]
+                    y[(point[0], slice(None), *point[1:])] += math.prod(t[1] for t in taps) * pixel
+        return y
+
+    return evaluate
+
+
+def deform_conv(strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), group=1, offset_group=1):
+    def evaluate(x, w, offset, bias=None, mask=None):
+        outputs, per_group, *kernel = w.shape
+        height, width = offset.shape[2:]
+        y = np.zeros((x.shape[0], outputs, height, width))
+        for n, i, j in itertools.product(range(x.shape[0]), range(height), range(width)):
+            for tap, (k, l) in enumerate(np.ndindex(*kernel)):
+                for channel in range(x.shape[1]):
+                    at = channel // (x.shape[1] // offset_group) * kernel[0] * kernel[1] + tap
+                    v = i * strides[0] - pads[0] + k * dilations[0] + offset[n, 2 * at, i, j]
+                    h = j * strides[1] - pads[1] + l * dilations[1] + offset[n, 2 * at + 1, i, j]
+                    value = sum(a * b * x[n, channel, p, q] for (p, a), (q, b) in itertools.product(neighbours(v), neighbours(h)) if 0 <= p < x.shape[2] and 0 <= q < x.shape[3])
+                    if mask is not None:
+                        value = value * mask[n, at, i, j]
+                    g = channel // per_group
+                    rows = slice(g * outputs // group, (g + 1) * outputs // group)
+                    y[n, rows, i, j] += w[rows, channel % per_group, k, l] * value
+        return y if bias is None else y + bias[:, None, None]
+
+    return evaluate
+
+
+def roi_align(output_height, output_width, sampling_ratio, spatial_scale=1.0, mode="avg", coordinate_transformation_mode="half_pixel"):
+    half = coordinate_transformation_mode == "half_pixel"
+
+    def evaluate(x, regions, samples):
+        y = np.zeros((len(regions), x.shape[1], output_height, output_width))
+        for r, i, j in itertools.product(range(len(regions)), range(output_height), range(output_width)):
+            x1, y1, x2, y2 = regions[r] * spatial_scale - (0.5 if half else 0)
+            height, width = (y2 - y1, x2 - x1) if half else (max(y2 - y1, 1), max(x2 - x1, 1))
+            values = []
+            for a, b in itertools.product(range(sampling_ratio), range(sampling_ratio)):
+                v = y1 + (i + (a + 0.5) / sampling_ratio) * height / output_height
+                h = x1 + (j + (b + 0.5) / sampling_ratio) * width / output_width
+                if not (-1 <= v <= x.shape[2] and -1 <= h <= x.shape[3]):
+                    values.append([np.zeros(x.shape[1])])
+                    continue
+                v, h = (min(max(t, 0), n - 1) for t, n in ((v, x.shape[2]), (h, x.shape[3])))
+                taps = itertools.product(neighbours(v), neighbours(h))
+                values.append([s * t * x[samples[r], :, min(p, x.shape[2] - 1), min(q, x.shape[3] - 1)] for (p, s), (q, t) in taps])
+            if mode == "avg":
+                y[r, :, i, j] = sum(sum(v) for v in values) / len(values)
+            else:
+                y[r, :, i, j] = np.max([np.max(v, 0) for v in values], 0)
+        return y
+
+    return evaluate
+
+
+def max_roi_pool(pooled_shape, spatial_scale=1.0):
+    def evaluate(x, regions):
+        y = np.zeros((len(regions), x.shape[1], *pooled_shape))
+        for r, i, j in itertools.product(range(len(regions)), *map(range, pooled_shape)):
+            sample = int(regions[r, 0])
+            x1, y1, x2, y2 = (math.floor(v * spatial_scale + 0.5) for v in regions[r, 1:])
+
+            def members(first, last, index, bins, n):
+                size = max(last - first + 1, 1) / bins
+                return slice(min(max(first + math.floor(index * size), 0), n), min(max(first + math.ceil((index + 1) * size), 0), n))
+
+            piece = x[sample, :, members(y1, y2, i, pooled_shape[0], x.shape[2]), members(x1, x2, j, pooled_shape[1], x.shape[3])]
+            y[r, :, i, j] = piece.reshape(x.shape[1], -1).max(1) if piece.size else 0
+        return y
+
+    return evaluate
+
+
+def sampling():
+    f = "sampling"
+    for mode, padding, aligned in itertools.product(("nearest", "linear", "cubic"), ("zeros", "border", "reflection"), (0, 1)):
+        how = dict(mode=mode, padding_mode=padding, align_corners=aligned)
+        case(f, "GridSample", D(2, 2, 4, 3), D(2, 3, 2, 2, low=-1.6, high=1.6), formula=grid_sample(**how), **how)
+        if mode != "cubic":
+            case(f, "GridSample", D(1, 2, 3, 2, 4), D(1, 2, 1, 2, 3, low=-1.6, high=1.6), formula=grid_sample(**how), **how)
+        named = how | {"mode": {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)}
+        case(f, "GridSample", D(1, 2, 3, 4), D(1, 2, 3, 2, low=-1.6, high=1.6), domain="com.microsoft", formula=grid_sample(**named), **named)
+    case(f, "GridSample", D(1, 1, 3, 3), D(1, 2, 2, 2, low=-0.9, high=0.9), formula=grid_sample())
+
+    case(f, "DeformConv", D(1, 2, 4, 4), D(3, 2, 2, 2), D(1, 8, 3, 3, low=-1, high=1), D(3), formula=deform_conv())
+    case(f, "DeformConv", D(2, 2, 3, 4), D(2, 2, 2, 2), D(2, 8, 2, 3, low=-1.5, high=1.5), formula=deform_conv())
+    masked = dict(strides=[2, 1], pads=[1, 0, 1, 1], dilations=[1, 2], group=2, offset_group=2)
+    case(f, "DeformConv", D(1, 4, 4, 4), D(4, 2, 2, 2), D(1, 16, 3, 3, low=-0.8, high=0.8), None, D(1, 8, 3, 3, low=0.1, high=1), formula=deform_conv(**masked), **masked)
+    case(f, "DeformConv", D(1, 2, 3, 3), D(2, 1, 3, 3), D(1, 18, 3, 3, low=-0.7, high=0.7), D(2), D(1, 9, 3, 3, low=0.1, high=1), pads=[1, 1, 1, 1], group=2, formula=deform_conv(pads=[1, 1, 1, 1], group=2))
+
+    regions = [[0.4, 0.7, 3.3, 4.6], [-2.3, 1.1, 2.7, 3.2], [2.2, 2.45, 6.9, 7.3]]
+    for mode, transformation in itertools.product(("avg", "max"), ("half_pixel", "output_half_pixel")):
+        how = dict(output_height=2, output_width=3, sampling_ratio=2, mode=mode, coordinate_transformation_mode=transformation)
+        case(f, "RoiAlign", D(2, 2, 5, 5), D(3, 4, values=regions), ints(0, 1, 1), formula=roi_align(**how), **how)
+        how |= dict(spatial_scale=0.5, sampling_ratio=1)
+        case(f, "RoiAlign", D(1, 2, 5, 4), D(2, 4, values=[[1.1, 2.3, 7.7, 8.6], [0.3, 0.2, 5.4, 6.1]]), ints(0, 0), formula=roi_align(**how), **how)
+    boxes = np.array([[0, 0, 0, 3, 4], [1, 1, 2, 1, 2], [0, 2, 1, 9, 3]], np.float64)
+    case(f, "MaxRoiPool", D(2, 2, 5, 5), boxes, pooled_shape=[2, 2], formula=max_roi_pool((2, 2)))
+    case(f, "MaxRoiPool", D(2, 2, 5, 6), boxes, pooled_shape=[3, 1], formula=max_roi_pool((3, 1)))
+    case(f, "MaxRoiPool", D(2, 1, 3, 3), boxes * [1, 2, 2, 2, 2], pooled_shape=[2, 2], spatial_scale=0.5, formula=max_roi_pool((2, 2), 0.5))
+
+
 def criterion():
     f = "criterion"
 
@@ -1038,6 +1180,17 @@ def contributed():
         case(f, "GatedRMSNorm", D(2, 3, 4), D(4), D(2, 3, 4), activation=how, formula=lambda x, s, z, gate=gate: rms(x, s, 1e-5) * gate(z), **own)
         case(f, "GatedRMSNorm", D(2, 6), D(3), D(2, 6), activation=how, formula=lambda x, s, z, gate=gate: rms(x.reshape(2, 2, 3), s, 1e-5).reshape(2, 6) * gate(z), **own)
 
+    case(f, "Trilu", D(3, 4), upper=0, formula=np.tril, **own)
+    case(f, "Trilu", D(2, 3, 3), np.array(1, np.int64), upper=1, formula=np.triu, **own)
+    case(f, "GatherND", D(3, 4), np.array([[0, 1], [2, 3], [0, 1]]), formula=lambda x, at: x[tuple(at.T)], **own)
+    case(f, "Pad", D(2, 3), ints(0, 1, 1, 0), D(values=0.5), formula=lambda x, p, v: np.pad(x, ((0, 1), (1, 0)), constant_values=v), **own)
+    case(f, "Pad", D(3, 4), ints(1, 2, 0, 1), mode="reflect", formula=lambda x, p: np.pad(x, ((1, 0), (2, 1)), mode="reflect"), **own)
+    case(f, "ExpandDims", D(2, 3), ints(1, dtype=np.int32).reshape(()), formula=lambda x, a: x[:, None], **own)
+    case(f, "ExpandDims", D(2, 3), ints(-1, dtype=np.int32).reshape(()), formula=lambda x, a: x[..., None], **own)
+    squares = lambda a, b: ((a[:, None] - b[None]) ** 2).sum(2)
+    case(f, "CDist", D(2, 3), D(4, 3), metric="sqeuclidean", formula=squares, **own)
+    case(f, "CDist", D(2, 3), D(4, 3), metric="euclidean", formula=lambda a, b: np.sqrt(squares(a, b)), **own)
+
     words = ints(0, 2, 1, 1, 0, 3, dtype=np.int32).reshape(2, 3)
     segments = ints(0, 1, 1, 0, 0, 1, dtype=np.int32).reshape(2, 3)
     case(f, "EmbedLayerNormalization", words, segments, D(4, 5), D(3, 5), D(2, 5), D(5), D(5), outputs=2, formula=lambda i, s, w, p, t, g, b: (layer(w[i] + p[:3] + t[s], g, b), np.zeros(2, np.int32)), **own)
@@ -1112,7 +1265,7 @@ def batch_norm_steps():
     print("batch_norm_steps: 3 steps")
 
 
-for family in (elementwise, activation, linear, matrix, convolution, pooling, normalization, reduction, movement, indexing, resize, image, spectral, criterion, attention, contributed):
+for family in (elementwise, activation, linear, matrix, convolution, pooling, normalization, reduction, movement, indexing, resize, image, spectral, sampling, criterion, attention, contributed):
     family()
 FOLDER.mkdir(parents=True, exist_ok=True)
 for name, cases in families.items():

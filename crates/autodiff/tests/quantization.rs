@@ -27,6 +27,11 @@ fn f32s(shape: &[usize], seed: u64) -> Tensor {
 /// A value that is quantised and dequantised, moved in between: straight through where it was not cut off.
 #[test]
 fn quantised_values_are_differentiated_straight_through() {
+    straight_through("");
+    straight_through("com.microsoft");
+}
+
+fn straight_through(domain: &str) {
     let mut graph = Graph::new("quantised", WORKING_OPSET);
     let (x, scale) = (input(&mut graph, "x", &[2, 3]), input(&mut graph, "scale", &[]));
     let zero = graph.add_constant("zero", Tensor::scalar(ElementType::Int8, 3.0));
@@ -35,6 +40,11 @@ fn quantised_values_are_differentiated_straight_through() {
     let turned = graph.op("Transpose", "turned", &[q], Attributes::new());
     graph.set_type(turned, Some(ElementType::Int8), Some(Shape::known(&[3, 2])));
     let y = op(&mut graph, "DequantizeLinear", &[turned, scale, zero], Attributes::new(), &known(&[3, 2]));
+    for v in [q, y] {
+        let producer = graph.value(v).producer().unwrap();
+        graph.node_mut(producer).domain = domain.to_owned();
+    }
+    graph.opsets.insert("com.microsoft".to_owned(), 1);
     let weight = Tensor::from_f32(&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let total = weighted_sum(&mut graph, &[(y, weight)]);
     let names = with_gradients(&mut graph, total, &[x, scale]).unwrap();

@@ -5,13 +5,19 @@
 
 mod attention;
 mod criterion;
+mod deformable;
 mod frames;
 mod fused;
+mod grid_sample;
 mod missing;
 mod packed_attention;
 mod recurrent;
+mod regions;
+mod renamed;
 mod residual;
 mod rotary;
+mod sampling;
+mod sequence;
 
 use dendrite_onnx::{Attributes, Graph, NodeId, ValueId};
 
@@ -40,6 +46,21 @@ const TABLE: &[(&str, &str, Lowering)] = &[
     ("", "NegativeLogLikelihoodLoss", criterion::negative_log_likelihood),
     ("", "SoftmaxCrossEntropyLoss", criterion::softmax_cross_entropy),
     ("", "STFT", frames::short_time_fourier),
+    ("", "GridSample", grid_sample::grid_sample),
+    ("", "DeformConv", deformable::convolution),
+    ("", "RoiAlign", regions::align),
+    ("", "MaxRoiPool", regions::max_pool),
+    ("", "SequenceAt", sequence::at),
+    ("", "ConcatFromSequence", sequence::concat),
+    ("", "OptionalGetElement", sequence::optional),
+    (CONTRIBUTED, "Trilu", renamed::standard),
+    (CONTRIBUTED, "GatherND", renamed::standard),
+    (CONTRIBUTED, "Pad", renamed::standard),
+    (CONTRIBUTED, "QuantizeLinear", renamed::standard),
+    (CONTRIBUTED, "DequantizeLinear", renamed::standard),
+    (CONTRIBUTED, "ExpandDims", renamed::expand_dims),
+    (CONTRIBUTED, "CDist", renamed::distances),
+    (CONTRIBUTED, "GridSample", grid_sample::grid_sample),
     (CONTRIBUTED, "Gelu", fused::gelu),
     (CONTRIBUTED, "BiasGelu", fused::bias_gelu),
     (CONTRIBUTED, "FastGelu", fused::fast_gelu),

@@ -1,6 +1,8 @@
 //! What the tests of gradients share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, unreachable_pub)]
 
+pub mod cases;
+
 use std::collections::{HashMap, HashSet};
 
 use dendrite_autodiff::{Result, expr::Builder, gradients};
