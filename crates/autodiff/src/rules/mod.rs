@@ -90,6 +90,7 @@ use rules;
 const TABLES: &[Table] = &[
     elementwise::RULES,
     elementwise::VARIADIC,
+    elementwise::TYPED,
     activation::RULES,
     activation::PARAMETRIC,
     linear::RULES,
@@ -109,6 +110,11 @@ const TABLES: &[Table] = &[
 pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
     let mut entries = TABLES.iter().flat_map(|t| t.iter()).filter(|_| domain.is_empty());
     entries.find(|(names, _)| names.contains(&op)).map(|(_, rule)| *rule)
+}
+
+/// Whether the derivative of an operator is zero with respect to every input.
+pub(crate) fn is_flat(node: &Node) -> bool {
+    node.domain.is_empty() && zero::RULES.iter().any(|(names, _)| names.contains(&node.op.as_str()))
 }
 
 /// The operators that have a gradient rule, as (domain, operator) in alphabetical order.
