@@ -172,6 +172,9 @@ def elementwise():
         case(f, op, D(2, 3))
         case(f, op, D(2, 3), D(3))
         case(f, op, D(2, 3), D(2, 1), D(), D(1, 3))
+    # Where the bounds cross, the upper one wins.
+    case(f, "Clip", D(2, 5), D(values=0.9), D(values=-0.4))
+    case(f, "CastLike", D(2, 3), np.zeros(4))
 
 
 def activation():

@@ -111,7 +111,7 @@ impl Path {
         wrt.iter().for_each(|v| depends[v.index()] = true);
         for id in order {
             let node = graph.node(*id);
-            if graph.reads(node).iter().any(|v| depends[v.index()]) {
+            if !rules::is_flat(node) && graph.reads(node).iter().any(|v| depends[v.index()]) {
                 for output in node.outputs.iter().flatten().filter(|v| !stops.contains(v)) {
                     depends[output.index()] = true;
                 }

@@ -460,3 +460,26 @@ fn equal_maxima_share_the_gradient() {
     let expected = [2.0, 2.0, 0.0, 0.0, 10.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     assert!(error(&results[&name].to_f32().unwrap(), &expected) < 1e-6);
 }
+
+/// Scales are refused where they are differentiated, and are no obstacle where they come from a shape.
+#[test]
+fn scales_made_of_a_shape_are_constants() {
+    let build = |from_shape: bool| {
+        let mut graph = Graph::new("resize", WORKING_OPSET);
+        let x = input(&mut graph, "x", &[1, 1, 2, 4]);
+        let s = input(&mut graph, "s", &[4]);
+        let dims = op(&mut graph, "Shape", &[x], Attributes::new(), &known(&[4]));
+        graph.set_type(dims, Some(ElementType::Int64), Some(Shape::known(&[4])));
+        let dims = op(&mut graph, "Cast", &[dims], Attributes::new().with("to", 1i64), &known(&[4]));
+        let ones = op(&mut graph, "Div", &[dims, dims], Attributes::new(), &known(&[4]));
+        let scales = if from_shape { ones } else { s };
+        let attributes = Attributes::new().with("mode", "linear");
+        let y = graph.add_node("Resize", "y", &[Some(x), None, Some(scales)], attributes, 1)[0];
+        graph.set_type(y, Some(ElementType::Float), Some(Shape::known(&[1, 1, 2, 4])));
+        let loss = weighted_sum(&mut graph, &[(y, f32s(&[1, 1, 2, 4], 3))]);
+        with_gradients(&mut graph, loss, &[x, s])
+    };
+    let found = build(true).unwrap();
+    assert!(found[0].is_some() && found[1].is_none());
+    assert!(matches!(build(false), Err(dendrite_autodiff::Error::Stop { .. })));
+}

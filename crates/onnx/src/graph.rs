@@ -147,6 +147,12 @@ impl Graph {
     pub fn from_body(body: &GraphProto, outer: &Graph) -> Result<Self> {
         let mut graph = Graph { name: body.name().to_owned(), opsets: outer.opsets.clone(), ..Default::default() };
         graph.read(body, &Tensor::from_proto)?;
+        // What only a sub-graph of the body captures passes through the body.
+        let mut passing = Vec::new();
+        graph.nodes().flat_map(|(_, n)| n.attributes.graphs()).for_each(|sub| free_names(sub, &mut passing));
+        for name in &passing {
+            graph.named(name);
+        }
         for id in graph.captures() {
             let Some(known) = outer.find(graph.name_of(id)).map(|v| outer.value(v)) else { continue };
             graph.set_type(id, known.element_type, known.shape.clone());

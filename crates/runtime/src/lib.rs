@@ -8,6 +8,7 @@
 //! A process has one environment; it is made with the first session and lives as long as the process.
 
 mod bodies;
+mod contents;
 mod convert;
 mod environment;
 pub mod error;

@@ -11,6 +11,7 @@ use dendrite_onnx::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 
 use crate::{
     bodies::infer_bodies,
+    contents::Influence,
     error::{Error, Result},
     probe::Trial,
     session::{Optimization, Session, SessionOptions},
@@ -23,7 +24,8 @@ const LARGE: usize = 64;
 ///
 /// Symbols of the inputs keep their names; an input dimension without one gets a name: `batch` for the first axis unless
 /// that name is taken, else one made of the input's name and the axis. A dimension that depends on symbols in another way
-/// than being equal to one stays [`Dim::Unknown`], and a value of which not even the rank could be found has no shape.
+/// than being equal to one stays [`Dim::Unknown`], as does one that the contents of an input decide, and a value of which
+/// not even the rank could be found has no shape.
 /// Values inside sub-graphs are not part of the graph: what is found of them is written into the sub-graph.
 ///
 /// # Errors
@@ -34,7 +36,9 @@ pub fn infer_shapes(graph: &mut Graph) -> Result<()> {
     let targets = computed_values(graph);
     record(graph, infer(graph, &targets, &symbols, &HashMap::new())?);
 
-    let integers = shape_integers(graph, &targets);
+    let influence = Influence::of(graph);
+    let mut integers = shape_integers(graph, &targets);
+    integers.retain(|v| !influence.on_contents(*v));
     if !integers.is_empty()
         && let Some(trial) = Trial::new(graph, &integers, &symbols)
     {
@@ -44,7 +48,7 @@ pub fn infer_shapes(graph: &mut Graph) -> Result<()> {
         }
     }
 
-    let open: Vec<ValueId> = targets.into_iter().filter(|v| is_open(graph, *v)).collect();
+    let open: Vec<ValueId> = targets.into_iter().filter(|v| is_open(graph, *v) && !influence.on_shape(*v)).collect();
     if !open.is_empty()
         && let Some(trial) = Trial::new(graph, &open, &symbols)
     {

@@ -130,3 +130,25 @@ fn integers_that_follow_from_constants_become_constants() {
     let target = graph.nodes().find(|(_, n)| n.is("Reshape")).and_then(|(_, n)| n.input(1)).unwrap();
     assert_eq!(graph.constant(target).unwrap().to_i64().unwrap(), [3, 2, 2]);
 }
+
+/// A probe run gives inputs made-up contents: what follows from them is no fact.
+#[test]
+fn shapes_that_the_contents_of_an_input_decide_stay_open() {
+    let mut graph = Graph::new("g", 18);
+    let x = graph.add_input("x", ElementType::Float, Shape::known(&[3, 2, 4]));
+    let axes = graph.add_input("axes", ElementType::Int64, Shape::known(&[1]));
+    let sum = graph.op("ReduceSum", "sum", &[x, axes], Attributes::new());
+    let twice = graph.op("Add", "twice", &[axes, axes], Attributes::new());
+    let pads = graph.op("Concat", "pads", &[twice, twice, twice, twice, axes, axes], Attributes::new().with("axis", 0));
+    let padded = graph.op("Pad", "padded", &[x, pads], Attributes::new());
+    let after = graph.op("Relu", "after", &[padded], Attributes::new());
+    // Of indices only the shape matters.
+    let picked = graph.op("Gather", "picked", &[x, axes], Attributes::new());
+    graph.outputs = vec![sum, after, picked];
+    infer_shapes(&mut graph).unwrap();
+    let known = |name: &str| graph.value(graph.find(name).unwrap()).shape.as_ref().and_then(Shape::as_known);
+    assert_eq!(known("sum"), None);
+    assert_eq!(known("padded"), None);
+    assert_eq!(known("after"), None);
+    assert_eq!(known("picked"), Some(vec![1, 2, 4]));
+}

@@ -39,7 +39,7 @@ rules! { RULES, exact, (c, dy, y);
         g - y * g.sum(&[axis], true)
     }];
     "LogSoftmax"(x) => [dy - y.exp() * dy.sum(&[c.axis("axis", -1, c.rank(x)?)?], true)];
-    "Dropout"(x) => [dropout(c, x, dy)?, Answer::Zero, Answer::Zero];
+    "Dropout"(x) => [dropout(c, x, dy)?, dropout_ratio(c)?, Answer::Zero];
 }
 
 /// Activations with a trainable slope, which broadcasts.
@@ -75,6 +75,14 @@ fn slope_of_tanh_gelu(x: V<'_>) -> V<'_> {
 }
 
 /// Without training mode the identity; with it, the kept elements are scaled by 1 / (1 - ratio).
+/// Without training the ratio changes nothing.
+fn dropout_ratio<'b>(c: &Ctx<'b>) -> Result<Answer<'b>> {
+    match c.opt(2).map_or(Some(0.0), V::as_scalar) {
+        Some(0.0) => Ok(Answer::Zero),
+        _ => Err(c.stop("the gradient with respect to the ratio is not implemented", "make the ratio a constant")),
+    }
+}
+
 fn dropout<'b>(c: &Ctx<'b>, x: V<'b>, dy: V<'b>) -> Result<V<'b>> {
     let training = c.opt(2).map_or(Some(0.0), V::as_scalar);
     let ratio = c.opt(1).map_or(Some(0.5), V::as_scalar);

@@ -33,17 +33,31 @@ rules! { RULES, unreduced, (c, dy, y);
     "Acosh"(x) => [dy / (x * x - 1.0).sqrt()];
     "Atanh"(x) => [dy / (1.0 - x * x)];
     "Cast"(x) => [dy.cast(x.element_type())];
-    "CastLike"(x) => [dy.cast(x.element_type()), Answer::Zero];
     // A value inside the bounds is its own result.
     "Clip"(x) => [
         dy.times_truth(x.compare("Equal", y)),
-        dy.only(x.compare("Less", c.x(1)?)),
-        dy.only(x.compare("Greater", c.x(2)?)),
+        dy.only(x.compare("Less", c.x(1)?).and(y.compare("Equal", c.x(1)?))),
+        dy.only(y.compare("Less", raised(c, x))),
     ];
 }
 
 /// Operators with any number of operands.
 pub(super) const VARIADIC: Table = &[(&["Sum"], sum), (&["Mean"], mean), (&["Max", "Min"], extremum)];
+
+/// The second operand of CastLike gives a type, and no shape.
+pub(super) const TYPED: Table = &[(&["CastLike"], cast_like)];
+
+fn cast_like<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
+    if input > 0 {
+        return Ok(Answer::Zero);
+    }
+    Ok(c.dy(0)?.cast(c.x(0)?.element_type()).into())
+}
+
+/// What is left of Clip without its upper bound, which wins where the bounds cross.
+fn raised<'b>(c: &Ctx<'b>, x: V<'b>) -> V<'b> {
+    c.opt(1).map_or(x, |low| x.binary("Max", low))
+}
 
 /// `n * a^(n-1)`
 fn slope_of_power<'b>(a: V<'b>, n: V<'b>) -> V<'b> {

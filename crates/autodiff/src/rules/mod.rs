@@ -101,6 +101,7 @@ pub(crate) use quantization::{REMEDY, refusal};
 const TABLES: &[Table] = &[
     elementwise::RULES,
     elementwise::VARIADIC,
+    elementwise::TYPED,
     activation::RULES,
     activation::PARAMETRIC,
     linear::RULES,
@@ -136,6 +137,11 @@ pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
     let tables = DOMAINS.iter().filter(|(d, _)| *d == domain).flat_map(|(_, tables)| tables.iter());
     let mut entries = tables.flat_map(|t| t.iter());
     entries.find(|(names, _)| names.contains(&op)).map(|(_, rule)| *rule)
+}
+
+/// Whether the derivative of an operator is zero with respect to every input.
+pub(crate) fn is_flat(node: &Node) -> bool {
+    node.domain.is_empty() && zero::RULES.iter().any(|(names, _)| names.contains(&node.op.as_str()))
 }
 
 /// The operators that have a gradient rule, as (domain, operator) in alphabetical order.

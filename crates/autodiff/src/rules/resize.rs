@@ -13,10 +13,8 @@ pub(super) const RULES: Table = &[(&["Resize"], resize)];
 
 fn resize<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
     let crops = c.node.attributes.str("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize";
-    match input {
-        0 => {}
-        1 if crops => return Err(c.stop("the gradient of the crop is not implemented", "freeze what computes it")),
-        _ => return Ok(Answer::Zero),
+    if input > 0 {
+        return region(c, input);
     }
     let (x, y, mut dy) = (c.x(0)?, c.y(0)?, c.dy(0)?);
     let rank = c.rank(x)?;
@@ -46,6 +44,20 @@ fn resize<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
         dy = along(dy, rank, *axis, matrix(c, x.element_type(), (from, to), scale, bounds));
     }
     Ok(dy.into())
+}
+
+/// Region and scales say where the output's elements lie in the image.
+fn region<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
+    let transformation = c.node.attributes.str("coordinate_transformation_mode", "half_pixel");
+    let moves = match input {
+        1 => transformation == "tf_crop_and_resize",
+        2 => transformation != "align_corners",
+        _ => false,
+    };
+    if !moves || c.node.attributes.str("mode", "nearest") == "nearest" {
+        return Ok(Answer::Zero);
+    }
+    Err(c.stop("the gradient with respect to the region or the scales is not implemented", "make them constants"))
 }
 
 /// The identity resized along its last axis: row i is what element i contributes to.
