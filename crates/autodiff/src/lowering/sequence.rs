@@ -36,7 +36,9 @@ pub(super) fn optional<'b>(c: &Ctx<'b>) -> Outputs<'b> {
     let v = c.x(0)?;
     match producer(c, v) {
         Some(node) if node.is("Optional") => one(c.b.value(input(c, &node, 0)?)),
-        _ => one(v),
+        // A tensor is its own element.
+        _ if c.b.graph().value(v.id()).element_type.is_some() => one(v),
+        _ => Err(c.stop("the optional is not made in this graph", "let the model take and give tensors")),
     }
 }
 
