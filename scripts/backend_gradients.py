@@ -21,6 +21,7 @@ run on one machine.
 """
 
 import collections
+import functools
 import pathlib
 import struct
 import warnings
@@ -161,14 +162,18 @@ def evaluators(case):
         yield Evaluator(case, name, lambda feeds, s=session: s.run(None, feeds), kind, step, step / 10 if kind else step, settled)
 
 
+@functools.cache
+def weight(shape, output):
+    return numbers(int(np.prod(shape)), WEIGHT_STREAM + output).reshape(shape)
+
+
 def total(case, outputs, shapes):
-    """Sum of w * y over the float outputs."""
+    """Sum of w * y over the float outputs, which have to have these shapes."""
     result = 0.0
-    for i, y in enumerate(outputs):
-        if i in case.weights:
-            if y.shape != shapes[i]:
-                raise Unsettled("it sets the size of an output")
-            result += float(np.sum(case.weights[i] * y))
+    for i in case.weighted:
+        if outputs[i].shape != shapes[i]:
+            raise Unsettled("it sets the size of an output")
+        result += float(np.sum(weight(shapes[i], i) * outputs[i]))
     return result
 
 
@@ -225,7 +230,9 @@ def references(evaluator, case):
     for attempt in range(6):
         try:
             outputs = evaluator.outputs(feeds)
-            shapes = [np.asarray(y).shape if i in case.weights else None for i, y in enumerate(outputs)]
+            shapes = {i: outputs[i].shape for i in case.weighted}
+            if any(outputs[i].size == 0 for i in case.weighted):
+                raise Unsettled("an output is empty")
             middle = total(case, outputs, shapes)
         except Exception:  # whatever an operator's implementation raises
             if best is None:
@@ -276,17 +283,14 @@ class Case:
             value = self.inputs[name].astype(np.float64)
             value = np.where(np.isfinite(value), value, numbers(value.size, 3000).reshape(value.shape))
             self.start[name] = np.asarray(value.astype(self.inputs[name].dtype))
-        self.weights = {
-            i: numbers(self.outputs[i].size, WEIGHT_STREAM + i).reshape(self.outputs[i].shape)
-            for i in floats
-            if self.replaced or finite(self.outputs[i])
-        }
+        # The outputs that the sum is made of.
+        self.weighted = [i for i in floats if self.outputs[i].size and (self.replaced or finite(self.outputs[i]))]
+        self.skipped = [i for i in floats if self.outputs[i].size and i not in self.weighted]
 
     def solve(self):
         """(inputs, metadata, tensors)."""
-        skipped = [i for i, y in enumerate(self.outputs) if is_float(y) and i not in self.weights]
-        metadata = {"unweighted": " ".join(map(str, skipped))} if skipped else {}
-        if not self.wrt or not self.weights:
+        metadata = {"unweighted": " ".join(map(str, self.skipped))} if self.skipped else {}
+        if not self.wrt or not self.weighted:
             return self.inputs, metadata, {}
         best, reasons = None, []
         for evaluator in evaluators(self):

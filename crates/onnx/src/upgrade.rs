@@ -22,22 +22,30 @@ pub fn upgrade(graph: &mut Graph, target: i64) -> Result<()> {
             hint: "convert the model to a supported opset first".to_owned(),
         });
     }
-    for id in graph.node_ids() {
-        let node = graph.node(id);
-        if !node.domain.is_empty() {
-            continue;
-        }
-        for sub in node.attributes.graphs() {
-            if let Some(inner) = first_changed(sub, from) {
-                return Err(unsupported(
-                    node,
-                    &format!("its sub-graph holds {inner}, which changed after opset {from}"),
-                ));
-            }
-        }
-        upgrade_node(graph, id, from)?;
-    }
+    upgrade_nodes(graph, from)?;
     graph.opsets.insert(String::new(), target);
+    Ok(())
+}
+
+fn upgrade_nodes(graph: &mut Graph, from: i64) -> Result<()> {
+    for id in graph.node_ids() {
+        upgrade_bodies(graph, id, from)?;
+        if graph.node(id).domain.is_empty() {
+            upgrade_node(graph, id, from)?;
+        }
+    }
+    Ok(())
+}
+
+/// Upgrade the sub-graphs of a node in which something changed; the others stay as the file has them.
+fn upgrade_bodies(graph: &mut Graph, id: NodeId, from: i64) -> Result<()> {
+    let attributes = graph.node(id).attributes.as_slice().iter();
+    let changed = attributes.filter_map(|a| Some((a.name().to_owned(), a.g.clone().filter(|g| is_changed(g, from))?)));
+    for (name, proto) in changed.collect::<Vec<_>>() {
+        let mut body = Graph::from_body(&proto, graph)?;
+        upgrade_nodes(&mut body, from)?;
+        graph.node_mut(id).attributes.set(&name, body.to_body()?);
+    }
     Ok(())
 }
 
@@ -61,13 +69,10 @@ fn rewritten_until(op: &str) -> i64 {
     }
 }
 
-fn first_changed(graph: &GraphProto, from: i64) -> Option<String> {
-    graph.node.iter().find_map(|node| {
+fn is_changed(graph: &GraphProto, from: i64) -> bool {
+    graph.node.iter().any(|node| {
         let here = node.domain().is_empty() && from <= rewritten_until(node.op_type());
-        if here {
-            return Some(node.op_type().to_owned());
-        }
-        node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).find_map(|g| first_changed(g, from))
+        here || node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).any(|g| is_changed(g, from))
     })
 }
 

@@ -379,6 +379,44 @@ fn old_names_do_not_clash_with_new_constants() {
     assert_close("z", &run(&graph, &feeds).unwrap()["z"], &before["z"]);
 }
 
+/// A branch in a branch, of which the inner one reads a value of the main graph and changes with the opset.
+#[test]
+fn bodies_are_upgraded() {
+    let branch = |build: &dyn Fn(&mut Graph, ValueId) -> ValueId| {
+        let mut body = Graph::new("branch", 11);
+        let x = body.capture("x", Some(ElementType::Float), Some(Shape::known(&[2, 3])));
+        let y = build(&mut body, x);
+        body.set_type(y, Some(ElementType::Float), Some(Shape::known(&[2, 1, 3])));
+        body.outputs = vec![y];
+        body.to_body().unwrap()
+    };
+    let widened = |op: &'static str, name: &'static str| {
+        branch(&move |body: &mut Graph, x| {
+            let y = body.op(op, &format!("{name}_{op}"), &[x], a());
+            body.op("Unsqueeze", name, &[y], a().with("axes", vec![1]))
+        })
+    };
+    let inner = a().with("then_branch", widened("Relu", "p")).with("else_branch", widened("Neg", "q"));
+    let outer = branch(&|body: &mut Graph, _| {
+        let yes = body.capture("yes", Some(ElementType::Bool), Some(Shape::known(&[])));
+        body.op("If", "inner", &[yes], inner.clone())
+    });
+    let mut graph = Graph::new("g", 11);
+    graph.add_input("x", ElementType::Float, Shape::known(&[2, 3]));
+    let yes = graph.add_input("yes", ElementType::Bool, Shape::known(&[]));
+    let y = graph.op("If", "y", &[yes], a().with("then_branch", outer).with("else_branch", widened("Abs", "r")));
+    graph.set_type(y, Some(ElementType::Float), None);
+    graph.outputs = vec![y];
+    let mut new = graph.clone();
+    infer_shapes(&mut new).unwrap();
+    upgrade(&mut new, WORKING_OPSET).unwrap();
+    for yes in [0u8, 1] {
+        let yes = Tensor::new(ElementType::Bool, vec![], vec![yes]).unwrap();
+        let feeds = [("x".to_owned(), floats(&[2, 3], 5)), ("yes".to_owned(), yes)];
+        assert_close("branches", &run(&new, &feeds).unwrap()["y"], &run(&graph, &feeds).unwrap()["y"]);
+    }
+}
+
 #[test]
 fn what_cannot_be_upgraded_is_refused() {
     let mut graph = Graph::new("new", WORKING_OPSET + 1);

@@ -22,15 +22,21 @@ fn resize<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
         Some(axes) => axes.iter().map(|a| c.front_axis(*a, rank)).collect::<Result<_>>()?,
         None => (0..rank).collect(),
     };
-    let scales = c.opt(2).and_then(V::tensor).and_then(|t| t.to_f32()).filter(|s| !s.is_empty());
+    let scales = c.opt(2).filter(|v| v.known_count() != Some(0));
     let crop = if crops { Some(c.constant_floats(1)?) } else { None };
     for (place, axis) in listed.iter().enumerate() {
-        let scale = scales.as_ref().and_then(|s| s.get(place)).copied();
+        let scale = scales.map(|s| scale_at(s, place));
         let same = x.shape().zip(y.shape()).is_some_and(|(a, b)| crate::expr::same(&a.0[*axis], &b.0[*axis]));
         let bounds = crop.as_ref().map(|r| (r.get(place), r.get(listed.len() + place)));
         let bounds = bounds.and_then(|(start, end)| start.copied().zip(end.copied()));
         let whole = bounds.is_none_or(|b| b == (0.0, 1.0));
-        if whole && (scale == Some(1.0) || scale.is_none() && same) {
+        let kept = match scale.map(V::as_scalar) {
+            Some(Some(known)) => known == 1.0,
+            // A scale of a little more than 1 keeps a size and moves elements; the runtime interpolates along no such axis.
+            Some(None) => same && (x.known_dim(*axis).is_none() || *axis < 2 && rank > 2 && !is_nearest(c)),
+            None => same,
+        };
+        if whole && kept {
             continue;
         }
         let (Some(from), Some(to)) = (x.known_dim(*axis), y.known_dim(*axis)) else {
@@ -54,25 +60,44 @@ fn region<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
         2 => transformation != "align_corners",
         _ => false,
     };
-    if !moves || c.node.attributes.str("mode", "nearest") == "nearest" {
+    if !moves || is_nearest(c) {
         return Ok(Answer::Zero);
     }
     Err(c.stop("the gradient with respect to the region or the scales is not implemented", "make them constants"))
 }
 
-/// The identity resized along its last axis: row i is what element i contributes to.
+fn is_nearest(c: &Ctx<'_>) -> bool {
+    c.node.attributes.str("mode", "nearest") == "nearest"
+}
+
+/// One of the scales, as a vector of one number.
+fn scale_at<'b>(scales: V<'b>, place: usize) -> V<'b> {
+    match scales.tensor().and_then(|t| t.to_f32()).and_then(|s| s.get(place).copied()) {
+        Some(known) => scales.builder().constant(Tensor::from_f32(&[1], &[known])),
+        None => scales.slice(&[(0, place as i64, place as i64 + 1, 1)]),
+    }
+}
+
+/// The identity resized along its last axis: row i is what element i contributes to. The scale is not what the sizes say
+/// where the size was rounded.
 fn matrix<'b>(
     c: &Ctx<'b>,
     float: ElementType,
     (from, to): (usize, usize),
-    scale: Option<f32>,
+    scale: Option<V<'b>>,
     crop: Option<(f32, f32)>,
 ) -> V<'b> {
     let mut identity = vec![0.0; from * from];
     (0..from).for_each(|i| identity[i * from + i] = 1.0);
     let identity = c.b.floats(float, &[1, 1, from, from], &identity);
-    let (scales, sizes) = match scale {
-        Some(scale) => (Some(c.b.constant(Tensor::from_f32(&[4], &[1.0, 1.0, 1.0, scale])).id()), None),
+    let (scales, sizes) = match scale.map(|s| (s, s.as_scalar())) {
+        Some((_, Some(known))) => {
+            (Some(c.b.constant(Tensor::from_f32(&[4], &[1.0, 1.0, 1.0, known as f32])).id()), None)
+        }
+        Some((computed, None)) => {
+            let ones = c.b.constant(Tensor::from_f32(&[3], &[1.0; 3]));
+            (Some(c.b.concat(&[ones, computed], 0).id()), None)
+        }
         None => (None, Some(c.b.ints(&[1, 1, from as i64, to as i64]).id())),
     };
     let mut attributes = c.node.attributes.clone();

@@ -253,6 +253,9 @@ fn differentiate(case: &Case, mut graph: Graph, outputs: &Outputs) -> Finding {
     if let Some(input) = inputs.iter().find(|i| !known(i)) {
         return Finding::wrong(format!("the script says nothing of {input}"));
     }
+    if case.references.is_empty() {
+        return Finding::wrong("nothing to compare with");
+    }
     let class = if judged.nonzero { Class::Verified } else { Class::Constant };
     let reasons = refused.into_iter().map(|(input, reason)| format!("with respect to {input}: {reason}")).collect();
     Finding { class, reasons, worst: judged.worst }
