@@ -195,7 +195,6 @@ fn every_rule_has_a_case() {
         "RandomNormalLike",
         "RandomUniformLike",
         "RNN",
-        "Range",
         "Scan",
         "Shape",
         "Size",

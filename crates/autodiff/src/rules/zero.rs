@@ -29,7 +29,6 @@ pub(super) const RULES: Table = &[(
         "Or",
         "RandomNormalLike",
         "RandomUniformLike",
-        "Range",
         "Round",
         "Shape",
         "Sign",
