@@ -550,6 +550,7 @@ def reduction():
     case(f, "CumSum", D(2, 3), np.array(0, np.int64), reverse=1)
     case(f, "CumSum", D(2, 3), np.array(-1, np.int64), exclusive=1)
     case(f, "CumSum", D(4), np.array(0, np.int64), exclusive=1, reverse=1)
+    case(f, "Range", D(values=0.3), np.array(2.9), D(values=0.7))
 
     def cumulative_product(axis, exclusive=0, reverse=0):
         def evaluate(x, _):

@@ -227,7 +227,6 @@ fn every_rule_has_a_case() {
         "RNN",
         "RandomNormalLike",
         "RandomUniformLike",
-        "Range",
         "Scan",
         "SequenceAt",
         "SequenceLength",

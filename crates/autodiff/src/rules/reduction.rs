@@ -2,7 +2,7 @@
 
 use dendrite_onnx::{Attributes, ElementType};
 
-use super::{Answer, Ctx, rules};
+use super::{Answer, Ctx, movement::positions, rules};
 use crate::{error::Result, expr::V};
 
 rules! { RULES, exact, (c, dy, y);
@@ -15,6 +15,12 @@ rules! { RULES, exact, (c, dy, y);
     "ReduceSumSquare"(x) => [c.kept(dy)? * 2.0 * x, Answer::Zero];
     "ReduceLogSum"(x) => [(c.kept(dy)? / c.kept(y)?.exp()).expand_like(x), Answer::Zero];
     "ReduceLogSumExp"(x) => [c.kept(dy)? * (x - c.kept(y)?).exp(), Answer::Zero];
+    // Element i is start + i * delta.
+    "Range"(start, limit, delta) => [
+        dy.sum(&[0], false).reshape_like(start),
+        Answer::Zero,
+        (dy * positions(c, dy)?.cast(dy.element_type())).sum(&[0], false).reshape_like(delta),
+    ];
     "GlobalMaxPool"(x) => [shared_over(x, y, dy, &(2..c.rank(x)?).collect::<Vec<_>>())];
 }
 

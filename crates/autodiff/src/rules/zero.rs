@@ -39,7 +39,6 @@ pub(super) const RULES: Table = &[(
         "Or",
         "RandomNormalLike",
         "RandomUniformLike",
-        "Range",
         "Round",
         "SequenceLength",
         "Shape",

@@ -89,15 +89,10 @@ fn unfit() -> Vec<Mistake> {
         graph.node[1] =
             NodeProto { domain: Some("com.example".to_owned()), ..node("Swish", &["h"], &["r"], Attributes::new()) };
     });
-    let no_gradient = graph(|g| {
-        g.node[1] = node("Det", &["cube"], &["d"], none());
-        g.node.insert(1, node("Reshape", &["h", "shape"], &["cube"], none()));
-        g.node.insert(3, node("Unsqueeze", &["d", "one"], &["r"], none()));
-        g.initializer[0] = weights(&[4, 4]).to_proto("w1");
-        g.initializer[1] = weights(&[4]).to_proto("b1");
-        g.initializer[2] = weights(&[1, 3]).to_proto("w2");
-        g.initializer.push(Tensor::int64s(&[-1, 2, 2]).to_proto("shape"));
-        g.initializer.push(Tensor::int64s(&[1]).to_proto("one"));
+    let no_gradient = edited(|m| {
+        m.opset_import.push(import("ai.onnx.ml", 1));
+        let normalizer = node("Normalizer", &["h"], &["r"], none());
+        m.graph.as_mut().unwrap().node[1] = NodeProto { domain: Some("ai.onnx.ml".to_owned()), ..normalizer };
     });
     let classes_only = graph(|g| {
         g.node.push(node("ArgMax", &["y"], &["label"], Attributes::new().with("axis", 1i64).with("keepdims", 0i64)));
