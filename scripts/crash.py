@@ -93,11 +93,12 @@ def records(path):
 
 
 def board(folder):
-    """What the one event file of a run tells, without its times (the first field: a tag and eight bytes)."""
+    """What the one event file of a run tells, without its times: the first field, a tag and eight bytes, and where a plugin
+    repeats it."""
     files = sorted((folder / "tensorboard").iterdir())
     if len(files) != 1:
         raise ValueError(f"{len(files)} event files: {[f.name for f in files]}")
-    return [payload[9:] for payload in records(files[0])]
+    return [payload[9:].replace(payload[1:9], b"") for payload in records(files[0])]
 
 
 def timeless(folder):

@@ -170,7 +170,11 @@ impl RunFolder {
 
     /// Tell TensorBoard the options of the run.
     pub(crate) fn record_options(&mut self, options: &Options) -> Result<()> {
-        let options = serde_json::to_value(options).unwrap_or_default();
+        let mut options = serde_json::to_value(options).unwrap_or_default();
+        // When checkpoints are written changes nothing of a run: it may be another where the run goes on.
+        if let Some(options) = options.as_object_mut() {
+            options.remove("checkpoint-every");
+        }
         Ok(self.board.options(&options, now())?)
     }
 
