@@ -31,4 +31,4 @@ mod rules;
 
 pub use engine::{Gradient, gradients};
 pub use error::{Error, Result};
-pub use rules::supported;
+pub use rules::{is_quantised, supported};

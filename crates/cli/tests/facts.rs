@@ -234,3 +234,11 @@ fn a_plan_tells_what_memory_a_step_takes() {
     assert!(text.contains("# memory of a training step of 32 samples: about "), "{text}");
     assert!(text.contains("# with --micro-batch 8 about "), "{text}");
 }
+
+#[test]
+fn every_option_that_is_printed_is_described() {
+    let printed: toml::Table = stdout(&dendrite(&["grow", "--print-config"])).parse().unwrap();
+    let document = std::fs::read_to_string(repository("docs/run-folder.md")).unwrap();
+    let missing: Vec<_> = printed.keys().filter(|key| !document.contains(&format!("\n| `{key}` |"))).collect();
+    assert!(printed.len() > 20 && missing.is_empty(), "{missing:?}");
+}

@@ -43,12 +43,17 @@ fn scatter_nd<'b>(data: V<'b>, indices: V<'b>, updates: V<'b>) -> V<'b> {
 /// The gradient of any operator that only picks elements of its first input: the operator applied to the elements'
 /// positions says where each element of dy belongs.
 pub(super) fn selected<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>) -> Result<V<'b>> {
+    selected_as(c, dy, x, ElementType::Int64)
+}
+
+/// [`selected`] for an operator that takes positions of type `integers`.
+pub(super) fn selected_as<'b>(c: &Ctx<'b>, dy: V<'b>, x: V<'b>, integers: ElementType) -> Result<V<'b>> {
     let mut inputs: Vec<Option<V<'b>>> = (0..c.node.inputs.len()).map(|i| c.opt(i)).collect();
-    inputs[0] = Some(movement::positions(c, x)?);
+    inputs[0] = Some(movement::positions(c, x)?.cast(integers));
     if c.node.is("Pad") && inputs.len() > 2 {
         inputs[2] = None;
     }
-    let from = c.again(&inputs, ElementType::Int64, c.y(0)?.shape()).flat();
+    let from = c.again(&inputs, integers, c.y(0)?.shape()).cast(ElementType::Int64).flat();
     Ok(scatter_elements(c.zeros_like(x)?.flat(), from, dy.flat(), 0, "add").reshape_like(x))
 }
 

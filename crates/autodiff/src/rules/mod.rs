@@ -96,6 +96,7 @@ macro_rules! rules {
 }
 use rules;
 
+pub use quantization::is_quantised;
 pub(crate) use quantization::{REMEDY, refusal};
 
 const TABLES: &[Table] = &[

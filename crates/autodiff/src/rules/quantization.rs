@@ -30,11 +30,18 @@ const REFUSED: &[&str] = &[
     "QOrdered",
 ];
 
+/// Whether an operator computes on quantised numbers, or is one of the tools that train quantised networks.
+pub fn is_quantised(domain: &str, op: &str) -> bool {
+    let tool = matches!(op, "Quant" | "BipolarQuant" | "Trunc" | "IntQuant" | "FloatQuant");
+    match domain {
+        "" | "com.microsoft" => REFUSED.iter().any(|name| op.starts_with(name)),
+        _ => tool,
+    }
+}
+
 /// Why an operator without a rule never has one, where it is one that computes on quantised numbers.
 pub(crate) fn refusal(domain: &str, op: &str) -> Option<&'static str> {
-    let brevitas = matches!(op, "Quant" | "BipolarQuant" | "Trunc" | "IntQuant" | "FloatQuant");
-    let foreign = !domain.is_empty() && domain != "com.microsoft" && brevitas;
-    (foreign || REFUSED.iter().any(|name| op.starts_with(name)))
+    is_quantised(domain, op)
         .then_some("it computes on quantised numbers, in which nothing can be learned by small steps")
 }
 

@@ -3,7 +3,7 @@
 
 use dendrite_onnx::{ElementType, Tensor};
 
-use super::{Answer, Ctx, Table};
+use super::{Answer, Ctx, Table, indexing};
 use crate::{
     error::Result,
     expr::{Size, V},
@@ -23,6 +23,11 @@ fn resize<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
         None => (0..rank).collect(),
     };
     let scales = c.opt(2).filter(|v| v.known_count() != Some(0));
+    let policy = c.node.attributes.str("keep_aspect_ratio_policy", "stretch");
+    if is_nearest(c) && policy != "stretch" && scales.is_none() && !crops {
+        // The scale depends on all sizes, which may be computed; which elements are copied, the operator says itself.
+        return Ok(indexing::selected_as(c, dy, x, ElementType::Int32)?.into());
+    }
     let crop = if crops { Some(c.constant_floats(1)?) } else { None };
     for (place, axis) in listed.iter().enumerate() {
         let scale = scales.map(|s| scale_at(s, place));

@@ -94,6 +94,11 @@ fn unfit() -> Vec<Mistake> {
         let normalizer = node("Normalizer", &["h"], &["r"], none());
         m.graph.as_mut().unwrap().node[1] = NodeProto { domain: Some("ai.onnx.ml".to_owned()), ..normalizer };
     });
+    let quantised = edited(|m| {
+        m.opset_import.push(import("onnx.brevitas", 1));
+        let quant = node("Quant", &["h"], &["r"], none());
+        m.graph.as_mut().unwrap().node[1] = NodeProto { domain: Some("onnx.brevitas".to_owned()), ..quant };
+    });
     let classes_only = graph(|g| {
         g.node.push(node("ArgMax", &["y"], &["label"], Attributes::new().with("axis", 1i64).with("keepdims", 0i64)));
         g.output = vec![value("label", ElementType::Int64, &[])];
@@ -155,6 +160,7 @@ fn unfit() -> Vec<Mistake> {
     vec![
         grown("an operator of a foreign domain", foreign),
         grown("an operator without a gradient", no_gradient),
+        grown("a model for quantised training", quantised),
         grown("no float output", classes_only),
         grown("a ZipMap output", zipmap),
         mistake("an output that the model lacks", &format!("{GROW} --output logits")),
