@@ -33,9 +33,10 @@ pub(crate) struct Memory {
     batch: usize,
     micro_batch: usize,
     plain: StepMemory,
-    divided: StepMemory,
+    /// Nothing where a batch cannot be passed in pieces.
+    divided: Option<StepMemory>,
     recomputed: StepMemory,
-    both: StepMemory,
+    both: Option<StepMemory>,
 }
 
 impl Memory {
@@ -69,9 +70,9 @@ impl Memory {
             batch,
             micro_batch,
             plain: with(None, false)?,
-            divided: with(Some(micro_batch), false)?,
+            divided: with(Some(micro_batch), false).ok(),
             recomputed: with(None, true)?,
-            both: with(Some(micro_batch), true)?,
+            both: with(Some(micro_batch), true).ok(),
         })
     }
 
@@ -94,13 +95,18 @@ impl Memory {
                 shown(gradients),
                 shown(activations)
             ),
-            format!(
-                "# with --micro-batch {} about {}, with --recompute {}, with both {}",
-                self.micro_batch,
-                shown(self.divided.total),
-                shown(self.recomputed.total),
-                shown(self.both.total)
-            ),
+            match (self.divided, self.both) {
+                (Some(divided), Some(both)) => format!(
+                    "# with --micro-batch {} about {}, with --recompute {}, with both {}",
+                    self.micro_batch,
+                    shown(divided.total),
+                    shown(self.recomputed.total),
+                    shown(both.total)
+                ),
+                _ => {
+                    format!("# with --recompute about {}; batches cannot be divided here", shown(self.recomputed.total))
+                }
+            },
         ]
     }
 

@@ -89,7 +89,7 @@ impl<'a> Progress<'a> {
             Event::Epoch { report, .. } => {
                 let result =
                     format!("validation {:.4}, loss {:.4}, lr {:.1e}", report.val_metric, report.val_loss, report.lr);
-                self.bar.inc(1);
+                self.bar.set_position(report.epoch as u64);
                 self.bar.set_message(result.clone());
                 if let Some(text) = self.log.as_mut().and_then(|log| log.after(report.epoch, &result)) {
                     self.say(text);

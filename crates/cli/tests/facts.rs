@@ -242,3 +242,12 @@ fn every_option_that_is_printed_is_described() {
     let missing: Vec<_> = printed.keys().filter(|key| !document.contains(&format!("\n| `{key}` |"))).collect();
     assert!(printed.len() > 20 && missing.is_empty(), "{missing:?}");
 }
+
+#[test]
+fn a_plan_of_a_step_that_cannot_be_divided_says_so() {
+    let model = repository("fixtures/gradients/batch_norm_steps.onnx");
+    let printed = dendrite(&["plan", &model, "--set", "batch-norm=train"]);
+    assert_eq!(code(&printed), 0, "{}", stderr(&printed));
+    let text = stdout(&printed);
+    assert!(text.contains("with --recompute about") && text.contains("cannot be divided"), "{text}");
+}

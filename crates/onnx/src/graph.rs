@@ -464,6 +464,14 @@ impl Graph {
         }
     }
 
+    /// A node as messages name it: its name, or its first output where it has none, and its operator.
+    pub fn label(&self, node: &Node) -> String {
+        let output = || node.outputs.iter().flatten().next().map(|v| self.name_of(*v)).unwrap_or_default();
+        let name = if node.name.is_empty() { output() } else { &node.name };
+        let domain = if node.domain.is_empty() { String::new() } else { format!("{}.", node.domain) };
+        format!("'{name}' ({domain}{})", node.op)
+    }
+
     /// The values a node reads: its inputs and what its sub-graphs capture from this graph.
     pub fn reads(&self, node: &Node) -> Vec<ValueId> {
         let mut reads: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();

@@ -152,7 +152,7 @@ fn statistics(graph: &Graph, node: &Node) -> Result<[ValueId; 2]> {
 
 fn computed(graph: &Graph, node: &Node) -> Error {
     Error::Option {
-        reason: format!("{}: its mean or variance is not stored as a float32 vector", shown(graph, node)),
+        reason: format!("node {}: its mean or variance is not stored as a float32 vector", graph.label(node)),
         hint: "leave --batch-norm train out".to_owned(),
     }
 }
@@ -173,7 +173,7 @@ fn enough_values(graph: &Graph, node: &Node) -> Result<()> {
         return Ok(());
     }
     Err(Error::Option {
-        reason: format!("{}: a batch of one sample has no variance to train by", shown(graph, node)),
+        reason: format!("node {}: a batch of one sample has no variance to train by", graph.label(node)),
         hint: "raise --batch, or leave --batch-norm train out".to_owned(),
     })
 }
@@ -184,11 +184,4 @@ fn set_output(graph: &mut Graph, node: NodeId, index: usize, value: ValueId) {
         outputs.resize(index + 1, None);
     }
     graph.set_output(node, index, value);
-}
-
-/// A node as errors name it.
-fn shown(graph: &Graph, node: &Node) -> String {
-    let output = || node.output(0).map(|v| graph.name_of(v).to_owned()).unwrap_or_default();
-    let name = if node.name.is_empty() { output() } else { node.name.clone() };
-    format!("node '{name}' ({})", node.op)
 }

@@ -71,6 +71,11 @@ fn wider(run: &Run, summary: &Summary) -> Result<std::result::Result<Wider, Stri
     if options.train != "all" && options.train != "sites" {
         return Ok(Err(format!("with --train-weights {} the widened layers would not train", options.train)));
     }
+    if !options.also.is_empty() {
+        return Ok(Err(
+            "a widened model has the first output alone, and further ones train with it (--also)".to_owned()
+        ));
+    }
     widen(run.model, options.output.as_deref(), summary.after.parameters, options.seed, &run.session)
 }
 

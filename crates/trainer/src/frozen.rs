@@ -28,6 +28,11 @@ const COPIES: usize = 7;
 /// Samples of a pass over the frozen part.
 const BATCH: usize = 32;
 
+/// How many times the training data come behind a frozen part: as they are, and with every set of changes.
+pub(crate) fn sets(options: &Options) -> usize {
+    if options.augment.is_off() { 1 } else { 1 + COPIES }
+}
+
 /// The frozen part of a network.
 pub(crate) struct Frozen {
     graph: Graph,
@@ -74,8 +79,7 @@ impl Frozen {
             value.element_type.and_then(|t| t.byte_len(elements)).unwrap_or(usize::MAX) / BATCH
         };
         let row = border.iter().map(width).fold(0usize, usize::saturating_add);
-        let copies = if options.augment.is_off() { 0 } else { COPIES };
-        let rows: usize = samples.iter().map(|s| s.len()).sum::<usize>() + copies * first.len();
+        let rows: usize = samples.iter().map(|s| s.len()).sum::<usize>() + (sets(options) - 1) * first.len();
         if row.saturating_mul(rows) > MOST_BYTES {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use dendrite_runtime::infer_shapes;
 
 use crate::{
     choices::{Also, ClassWeights, MetricKind},
-    error::{Error, Result},
+    error::Result,
     network::Network,
     objective::Objective,
     options::Options,
@@ -21,7 +21,8 @@ const LOSS: &str = "further/loss";
 
 /// The value of a graph that holds the further outputs' losses, `[N]`, if there are any.
 pub(crate) fn loss_of(graph: &Graph) -> Option<ValueId> {
-    graph.find(LOSS).filter(|v| graph.value(*v).producer().is_some())
+    // Behind a frozen part the data may hold it.
+    graph.find(LOSS).filter(|v| graph.value(*v).producer().is_some() || graph.inputs.contains(v))
 }
 
 /// Let `network`, which was prepared with the outputs of `options.also`, take their targets and add up their losses.
@@ -70,12 +71,6 @@ pub(crate) fn check(model: &Model, options: &Options, data: &DataSet) -> Result<
 
 /// The loss of a further output, its target checked as that of a single output is.
 fn choose(model: &Model, also: &Also, options: &Options, data: &DataSet) -> Result<Objective> {
-    if options.output.as_ref() == Some(&also.output) {
-        return Err(Error::Option {
-            reason: format!("--also names '{}', which is the first output", also.output),
-            hint: "name each output once".to_owned(),
-        });
-    }
     let own = Options {
         output: Some(also.output.clone()),
         target: also.target.clone(),

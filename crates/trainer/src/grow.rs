@@ -213,6 +213,10 @@ impl Controller<'_, '_> {
             state.position.turn = current;
             if interrupted_phase.is_none() {
                 self.begin(&mut state)?;
+            } else {
+                // The log has it from before the interruption.
+                let begun = self.neuron_phase_started(&state);
+                (self.run.observer)(&begun);
             }
             let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
             turn = current.next(kept, self.run.options.tries, cycles).filter(|_| !self.out_of_time());
@@ -257,10 +261,18 @@ impl Controller<'_, '_> {
             state.trial.sets.extend(sets);
             state.trial.weights.extend(weights);
         }
-        let parameters = self.parameters(&state.trial.sets);
-        let kind = if cycle == 0 { "finetune" } else { "neuron" };
-        let epochs = self.run.options.epochs;
-        self.tell(Event::PhaseStarted { kind: kind.to_owned(), cycle, attempt, parameters, epochs })
+        self.tell(self.neuron_phase_started(state))
+    }
+
+    fn neuron_phase_started(&self, state: &State) -> Event {
+        let Turn { cycle, attempt } = state.position.turn;
+        Event::PhaseStarted {
+            kind: if cycle == 0 { "finetune" } else { "neuron" }.to_owned(),
+            cycle,
+            attempt,
+            parameters: self.parameters(&state.trial.sets),
+            epochs: self.run.options.epochs,
+        }
     }
 
     /// Run the neuron phase of the trial to its end, test it and keep it if it passes.

@@ -5,6 +5,7 @@ use dendrite_data::{DataSet, Input, Request, Samples};
 use dendrite_onnx::{
     Dim, Graph, Model, Shape, ValueId, WORKING_OPSET,
     batch::{fixed_batch, free_batch},
+    ops::cost::model_parameters,
     upgrade::upgrade,
 };
 use dendrite_runtime::infer_shapes;
@@ -70,6 +71,8 @@ pub struct Network {
     pub link: Link,
     /// Further outputs that train with it.
     pub further: Vec<Further>,
+    /// Parameters of the model, without those of losses.
+    pub parameters: usize,
     /// The sites, in topological order.
     pub sites: Vec<Site>,
     /// The linear nodes that are none, with reasons.
@@ -129,11 +132,15 @@ impl Network {
         let output = choose_output(&graph, output)?;
         let further: Vec<ValueId> =
             also.iter().map(|also| choose_output(&graph, Some(&also.output))).collect::<Result<_>>()?;
-        if further.contains(&output) {
-            return Err(Error::Option {
-                reason: format!("--also names '{}', which is the first output", graph.name_of(output)),
-                hint: "name each output once, the first with --output".to_owned(),
-            });
+        for (place, id) in further.iter().enumerate() {
+            let again = further[..place].contains(id);
+            if *id == output || again {
+                let which = if again { "twice" } else { "which is the first output" };
+                return Err(Error::Option {
+                    reason: format!("--also names '{}', {which}", graph.name_of(*id)),
+                    hint: "name each output once, the first with --output".to_owned(),
+                });
+            }
         }
         graph.outputs = [output].into_iter().chain(further.iter().copied()).collect();
         graph.prune();
@@ -166,7 +173,9 @@ impl Network {
             _ => None,
         });
         let (sites, not_sites) = find_sites(&graph)?;
+        let parameters = model_parameters(&graph);
         Ok(Network {
+            parameters,
             graph,
             prediction,
             output: name,
@@ -330,5 +339,5 @@ fn before_link(graph: &Graph, output: ValueId) -> (ValueId, Link) {
 
 /// Parameters of a model as it is trained: those that the chosen output depends on.
 pub fn parameters(model: &Model) -> Result<usize> {
-    Ok(dendrite_onnx::ops::cost::model_parameters(&Graph::from_model(model)?))
+    Ok(model_parameters(&Graph::from_model(model)?))
 }

@@ -1,13 +1,12 @@
 //! What a run works with, everything checked that can be before training: the network, data, objective and plan.
 
 use dendrite_data::{DataSet, Samples};
-use dendrite_onnx::ops::cost::model_parameters;
 use dendrites::{Connection, Demand, Plan, sites::select};
 
 use crate::{
     batch_norm, drawn,
     error::{Error, Result},
-    frozen::Frozen,
+    frozen::{self, Frozen},
     further,
     grow::Run,
     network::{Growth, Network},
@@ -76,7 +75,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         }
     }
     options.augment.check(&train)?;
-    let base_parameters = model_parameters(&network.graph);
+    let base_parameters = network.parameters;
     let plan = match &run.plan {
         Some(plan) => {
             plan.check(&network.sites)?;
@@ -93,15 +92,18 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
     let trained = trained_names(&network, &Growth::default(), options)?;
     batch_norm::check(&network.graph, &trained, options)?;
-    if !trained.is_empty() {
-        let (session, interrupt) = (&run.session, run.interrupt);
-        let (network, objective, samples) = (&network, &objective, &train);
-        drawn::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
-    }
-    let mut changing = trained;
+    let mut changing = trained.clone();
     changing.extend(batch_norm::changing(&network.graph, &changing, options)?);
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
     let (frozen, behind) = Frozen::split(&network, &changing, &sites, &data, options)?.unzip();
+    if !trained.is_empty() {
+        let (session, interrupt) = (&run.session, run.interrupt);
+        // A batch is chosen by the number of samples, and behind a frozen part there may be more of them.
+        let rows = train.len() * frozen.as_ref().map_or(1, |_| frozen::sets(options));
+        let samples = &train.select(&(0..rows).map(|row| row % train.len()).collect::<Vec<_>>())?;
+        let (network, objective) = (&network, &objective);
+        drawn::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
+    }
     let (whole, whole_val) = (network, val.clone());
     let network = behind.unwrap_or_else(|| whole.clone());
     Ok(Fixed {

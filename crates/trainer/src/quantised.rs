@@ -1,19 +1,17 @@
 //! Quantised operators: arithmetic on integers, which has no gradient.
 
 use dendrite_autodiff::is_quantised;
-use dendrite_onnx::{Graph, Node};
+use dendrite_onnx::Graph;
 
 use crate::error::Error;
 
 /// The first quantised node of a graph, as messages name it.
 pub(crate) fn first(graph: &Graph) -> Option<String> {
-    let shown = |node: &Node| {
-        let output = node.output(0).map(|v| graph.name_of(v)).unwrap_or_default();
-        let name = if node.name.is_empty() { output } else { &node.name };
-        let domain = if node.domain.is_empty() { String::new() } else { format!("{}.", node.domain) };
-        format!("node '{name}' ({domain}{})", node.op)
-    };
-    graph.nodes().map(|(_, node)| node).find(|node| is_quantised(&node.domain, &node.op)).map(shown)
+    graph
+        .nodes()
+        .map(|(_, node)| node)
+        .find(|node| is_quantised(&node.domain, &node.op))
+        .map(|node| format!("node {}", graph.label(node)))
 }
 
 /// The error that a model is quantised.

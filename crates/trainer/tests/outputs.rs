@@ -6,11 +6,11 @@ use std::{fs, path::Path, sync::atomic::AtomicBool};
 use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, Tensor};
 use dendrite_runtime::{Session, SessionOptions};
 use dendrite_trainer::{
-    DataSet, Growth, Network, Options, Preprocess, Run,
+    DataSet, Event, Growth, Network, Options, Preprocess, Run,
     evaluate::Evaluator,
     grow,
     objective::Objective,
-    options::{Also, LossKind, MetricKind},
+    options::{Also, Control, LossKind, MetricKind},
 };
 use prost::Message;
 use rand::{RngExt, SeedableRng};
@@ -154,6 +154,49 @@ fn the_exported_file_has_all_outputs_and_none_of_the_targets() {
 }
 
 #[test]
+fn a_frozen_output_counts_in_the_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, train, val) = (two_heads(), data(256, 9), data(128, 10));
+    // The first output is that of the last site, so nothing of the other one's branch trains.
+    let sizes = Also { output: "size".to_owned(), target: "target".to_owned(), ..kinds(1.0) };
+    let options = Options {
+        output: Some("kind".to_owned()),
+        target: "kinds".to_owned(),
+        also: vec![sizes],
+        train: "head".to_owned(),
+        dendrites: 0,
+        epochs: 1,
+        threads: Some(1),
+        controls: vec![Control::Wider],
+        ..Options::default()
+    };
+    let mut told = Vec::new();
+    let mut observer = |event: &Event| told.push(matches!(event, Event::FrozenPart { .. }));
+    let run = &mut Run {
+        model: &model,
+        train: &train,
+        val: &val,
+        test: None,
+        options: &options,
+        plan: None,
+        session: session(),
+        folder: &folder.path().join("run"),
+        resume: false,
+        interrupt: &AtomicBool::new(false),
+        observer: &mut observer,
+        second_runtime: None,
+    };
+    let mut outcome = grow(run).unwrap();
+    dendrite_trainer::controls(run, &mut outcome).unwrap();
+    assert!(outcome.summary.control_notes["wider"].starts_with("not run: "));
+    assert!(told.contains(&true), "the hidden layer is computed once");
+    let expected = loss(&model, &options, &val);
+    let found = outcome.summary.before.val.0["loss"];
+    assert!((found - expected).abs() < 1e-5, "{found} and {expected}");
+    assert_eq!(outcome.summary.before.parameters, 24 + 9 + 27);
+}
+
+#[test]
 fn columns_of_a_table_that_are_targets_are_no_inputs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.csv");
@@ -176,6 +219,9 @@ fn a_mistake_is_told_before_training() {
     assert!(told(Also { output: "size".to_owned(), ..kinds(1.0) }).contains("is the first output"));
     assert!(told(Also { target: "sorts".to_owned(), ..kinds(1.0) }).contains("'sorts'"));
     assert!(told(Also { loss: LossKind::Mse, ..kinds(1.0) }).contains("integers"));
+    let twice = Options { also: vec![kinds(1.0), kinds(0.5)], ..Options::default() };
+    let refused = Network::of(&model, &twice, &data(50, 8)).unwrap_err().to_string();
+    assert!(refused.contains("'kind', twice"), "{refused}");
     let wrong = DataSet::from_arrays(
         "rows",
         vec![

@@ -180,9 +180,6 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
     if let Some(reason) = &summary.parity.tract_reason {
         out.note(format_args!("tract did not run the result: {reason}"));
     }
-    for (control, note) in summary.control_notes.iter().filter(|(control, _)| !summary.controls.contains_key(*control)) {
-        out.note(format_args!("control {control}: {note}"));
-    }
     match summary.batch_norm.as_deref() {
         Some("train") => out.note("batch normalisation trained by the statistics of the batch; scores are by the stored ones"),
         Some(_) => out.note("batch normalisation kept its stored statistics (--batch-norm train lets them follow the data)"),

@@ -49,8 +49,14 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     }
     let output = args.placement.output.as_deref().or(options.output.as_deref());
     let also = if args.placement.also.is_empty() { &options.also } else { &args.placement.also };
-    let network = Network::prepare_all(&model, output, also)?;
-    let base = model_parameters(&network.graph);
+    let network = match &args.train {
+        Some(path) => {
+            let chosen = Options { output: output.map(str::to_owned), also: also.clone(), ..options.clone() };
+            Network::of(&model, &chosen, &DataSet::open(path, &options.preprocess)?)?
+        }
+        None => Network::prepare_all(&model, output, also)?,
+    };
+    let base = network.parameters;
     args.placement.apply(&mut options, base);
     let plan = make_plan(&network, &options, base)?;
     let of_site = |name: &str, cycles: usize| {

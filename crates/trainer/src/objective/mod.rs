@@ -167,10 +167,7 @@ impl Objective {
 
     /// The loss of a score as users know it: of logits as they are, whatever temperature trained.
     pub fn reported_loss(&self, score: &Score, samples: &Samples) -> Result<f64> {
-        // The losses of further outputs cannot be told from the first one's predictions.
-        if !matches!(self.reading, Reading::Tempered(_)) || self.further {
-            return Ok(score.loss);
-        }
+        let Reading::Tempered(temperature) = self.reading else { return Ok(score.loss) };
         let (mut sum, mut done) = (0.0, 0);
         for block in samples.target_blocks() {
             let labels = block?.to_i64().unwrap_or_default();
@@ -179,14 +176,19 @@ impl Objective {
                 return Ok(score.loss);
             };
             let Some(labels) = within(&labels, score.width()) else { return Ok(score.loss) };
-            sum = labels
-                .iter()
-                .zip(rows.chunks_exact(score.width()))
-                .fold(sum, |sum, (label, row)| sum + cross_entropy_of(row, *label, 1.0));
+            sum = labels.iter().zip(rows.chunks_exact(score.width())).fold(sum, |sum, (label, row)| {
+                let plain = cross_entropy_of(row, *label, 1.0);
+                // With further outputs the score holds their losses too: the first one's is exchanged.
+                sum + if self.further { plain - cross_entropy_of(row, *label, temperature) } else { plain }
+            });
             done += labels.len();
         }
         let told = done > 0 && score.predictions.len() == done * score.width();
-        Ok(if told { sum / done as f64 } else { score.loss })
+        Ok(match told {
+            true if self.further => score.loss + sum / done as f64,
+            true => sum / done as f64,
+            false => score.loss,
+        })
     }
 
     /// Add the loss that trains to a graph: that of smoothed targets, where they are.

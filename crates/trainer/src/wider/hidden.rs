@@ -174,7 +174,7 @@ impl<'g> Trace<'g> {
             let node = self.graph.node(*id);
             let places: Vec<Option<&Place>> = node.inputs.iter().flatten().map(|v| self.places.get(v)).collect();
             if places.iter().any(|place| place.is_none() || *place != places[0]) {
-                return Err(format!("its output meets another one at {}", self.shown(node)));
+                return Err(format!("its output meets another one at {}", self.graph.label(node)));
             }
         }
         let mut seen = HashMap::new();
@@ -236,7 +236,7 @@ impl<'g> Trace<'g> {
         let (op, rank) = (node.op.as_str(), self.rank(value)?);
         let plain = place.layout.outer == 1 && place.layout.inner == 1;
         let channels = position == 0 && place.axis == 1 && plain;
-        let stop = || Err(format!("its output is read by {}", self.shown(node)));
+        let stop = || Err(format!("its output is read by {}", self.graph.label(node)));
         if !node.domain.is_empty() || position == usize::MAX {
             return stop();
         }
@@ -283,6 +283,10 @@ impl<'g> Trace<'g> {
                 let added = usize::from(op == "Unsqueeze");
                 let axes =
                     self.axes(node, if added == 1 { self.rank(node.output(0).ok_or("no output")?)? } else { rank })?;
+                // Without axes every one of size 1 goes.
+                if axes.is_empty() {
+                    return stop();
+                }
                 let kept: Vec<usize> = if added == 1 {
                     (0..rank + axes.len()).filter(|a| !axes.contains(a)).collect()
                 } else {
@@ -313,7 +317,7 @@ impl<'g> Trace<'g> {
                 self.go_on(node.output(0), place);
             }
             "Conv" | "ConvTranspose" if channels => return self.convolution(id, place),
-            "Gemm" if position == 0 && node.attributes.int("transA", 0) == 0 && rank == 2 => {
+            "Gemm" if position == 0 && node.attributes.int("transA", 0) == 0 && rank == 2 && place.axis == 1 => {
                 self.weight(node, 1)?;
                 let weight = node.input(1).ok_or("a Gemm lacks its weights")?;
                 let axis = usize::from(node.attributes.int("transB", 0) != 0);
@@ -342,7 +346,7 @@ impl<'g> Trace<'g> {
             return Ok(());
         }
         if !node.is("Conv") || groups != place.layout.units as i64 || shape.first() != Some(&place.layout.units) {
-            return Err(format!("its output is read by a grouped convolution, {}", self.shown(node)));
+            return Err(format!("its output is read by a grouped convolution, {}", self.graph.label(node)));
         }
         self.edit(weight, 0, place.layout, Fill::Random, true);
         if let Some(bias) = node.input(2) {
@@ -359,7 +363,7 @@ impl<'g> Trace<'g> {
         let node = self.graph.node(id);
         let other = node.inputs.len() == 2 && position < 2;
         let (true, Some(other)) = (other, node.input(1 - position.min(1))) else {
-            return Err(format!("its output is read by {}", self.shown(node)));
+            return Err(format!("its output is read by {}", self.graph.label(node)));
         };
         if self.graph.constant(other).is_none() {
             // Both sides come by, so this node may be met twice.
@@ -373,7 +377,7 @@ impl<'g> Trace<'g> {
         let whole = |v: &f64| *v >= 1.0 && v.fract() == 0.0;
         let power = self.graph.constant(other).and_then(|t| t.to_f64()).is_some_and(|v| v.iter().all(whole));
         if position == 1 && matches!(node.op.as_str(), "Div" | "Pow" | "PRelu") || node.is("Pow") && !power {
-            return Err(format!("its output is read by {}", self.shown(node)));
+            return Err(format!("its output is read by {}", self.graph.label(node)));
         }
         let fill = match node.op.as_str() {
             "Mul" | "Div" | "Pow" => 1.0,
@@ -389,7 +393,7 @@ impl<'g> Trace<'g> {
     fn operand(&mut self, node: &Node, constant: ValueId, place: Place, rank: usize, fill: f32) -> Step {
         let shape = self.graph.constant(constant).map(|t| t.shape().to_vec()).ok_or_else(|| self.computed(constant))?;
         if shape.len() > rank {
-            return Err(format!("its output is read by {}", self.shown(node)));
+            return Err(format!("its output is read by {}", self.graph.label(node)));
         }
         let Some(axis) = (place.axis + shape.len()).checked_sub(rank) else { return Ok(()) };
         match shape.get(axis) {
@@ -398,7 +402,7 @@ impl<'g> Trace<'g> {
                 self.edit(constant, axis, place.layout, Fill::Constant(fill), true);
                 Ok(())
             }
-            _ => Err(format!("its output is read by {}", self.shown(node))),
+            _ => Err(format!("its output is read by {}", self.graph.label(node))),
         }
     }
 
@@ -406,11 +410,11 @@ impl<'g> Trace<'g> {
     fn flatten(&mut self, node: &Node, value: ValueId, place: Place) -> Step {
         let dims = self.dims(value)?;
         if place.axis == 0 {
-            return Err(format!("its units lie on the first axis at {}", self.shown(node)));
+            return Err(format!("its units lie on the first axis at {}", self.graph.label(node)));
         }
         let product = |dims: &[Option<usize>]| dims.iter().copied().product::<Option<usize>>();
         let sizes = product(&dims[1..place.axis]).zip(product(&dims[place.axis + 1..]));
-        let (before, after) = sizes.ok_or_else(|| format!("the sizes at {} are not known", self.shown(node)))?;
+        let (before, after) = sizes.ok_or_else(|| format!("the sizes at {} are not known", self.graph.label(node)))?;
         let Layout { outer, units, inner } = place.layout;
         let layout = Layout { outer: before * outer, units, inner: inner * after };
         self.go_on(node.output(0), Place { axis: 1, layout });
@@ -431,7 +435,7 @@ impl<'g> Trace<'g> {
 
     /// The shape of a float32 constant at a node's input.
     fn weight(&self, node: &Node, index: usize) -> Step<Vec<usize>> {
-        let value = node.input(index).ok_or_else(|| format!("{} lacks an input", self.shown(node)))?;
+        let value = node.input(index).ok_or_else(|| format!("{} lacks an input", self.graph.label(node)))?;
         let tensor = self.graph.constant(value).ok_or_else(|| self.computed(value))?;
         if tensor.element_type() != ElementType::Float {
             return Err(format!("'{}' is not float32", self.graph.name_of(value)));
@@ -460,10 +464,5 @@ impl<'g> Trace<'g> {
         };
         let front = |a: i64| usize::try_from(if a < 0 { a + rank as i64 } else { a }).ok();
         Ok(given.unwrap_or_default().into_iter().filter_map(front).collect())
-    }
-
-    fn shown(&self, node: &Node) -> String {
-        let output = || node.output(0).map(|v| self.graph.name_of(v).to_owned()).unwrap_or_default();
-        format!("'{}' ({})", if node.name.is_empty() { output() } else { node.name.clone() }, node.op)
     }
 }
