@@ -1,6 +1,6 @@
 //! What memory a training step takes, in words and as facts.
 
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
 use dendrite_runtime::SessionOptions;
 use dendrite_trainer::{
@@ -21,7 +21,7 @@ const DEFAULT_BATCH: usize = 16;
 /// What the step is to be told for, where the options do not say.
 pub(crate) struct Asked<'a> {
     /// The data that will train.
-    pub(crate) train: Option<&'a Path>,
+    pub(crate) train: Option<&'a DataSet>,
     /// Samples a step.
     pub(crate) batch: Option<usize>,
     /// Samples of a pass.
@@ -43,7 +43,14 @@ impl Memory {
     /// Of a training step of the network with all the dendrites of a plan.
     pub(crate) fn of(asked: &Asked, network: &Network, plan: &Plan, options: &Options) -> Result<Self, Failure> {
         let samples = match asked.train {
-            Some(path) => network.samples(&DataSet::open(path, &options.preprocess)?, options)?,
+            Some(data) => network.samples(data, options)?,
+            None if !network.further.is_empty() => {
+                let say = "say --train too: it tells of what kind the targets of --also are";
+                return Err(Failure::new(
+                    "the losses of further outputs are not known without data".to_owned(),
+                    Some(say),
+                ));
+            }
             None => zeros(network, options, asked.batch.or(options.batch).unwrap_or(DEFAULT_BATCH))?,
         };
         let mut options = options.clone();

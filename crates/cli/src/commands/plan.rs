@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use dendrite_onnx::{Model, ops::cost::model_parameters};
-use dendrite_trainer::{Network, prepare::make_plan};
+use dendrite_onnx::Model;
+use dendrite_trainer::{DataSet, Network, Options, prepare::make_plan};
 use dendrites::Connection;
 use serde_json::json;
 
@@ -49,10 +49,11 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     }
     let output = args.placement.output.as_deref().or(options.output.as_deref());
     let also = if args.placement.also.is_empty() { &options.also } else { &args.placement.also };
-    let network = match &args.train {
-        Some(path) => {
+    let train = args.train.as_ref().map(|path| DataSet::open(path, &options.preprocess)).transpose()?;
+    let network = match &train {
+        Some(data) => {
             let chosen = Options { output: output.map(str::to_owned), also: also.clone(), ..options.clone() };
-            Network::of(&model, &chosen, &DataSet::open(path, &options.preprocess)?)?
+            Network::of(&model, &chosen, data)?
         }
         None => Network::prepare_all(&model, output, also)?,
     };
@@ -66,7 +67,7 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     };
     let total = base + plan.parameters(&network.sites, plan.cycles);
     // Data that were given have to fit. Without them, what cannot be told is left open: a plan needs no estimate.
-    let asked = Asked { train: args.train.as_deref(), batch: args.batch, micro_batch: args.micro_batch };
+    let asked = Asked { train: train.as_ref(), batch: args.batch, micro_batch: args.micro_batch };
     let memory = match Memory::of(&asked, &network, &plan, &options) {
         Err(failure) if args.train.is_some() => return Err(failure),
         memory => memory,

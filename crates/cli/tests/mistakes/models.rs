@@ -94,7 +94,7 @@ fn unfit() -> Vec<Mistake> {
         let normalizer = node("Normalizer", &["h"], &["r"], none());
         m.graph.as_mut().unwrap().node[1] = NodeProto { domain: Some("ai.onnx.ml".to_owned()), ..normalizer };
     });
-    let quantised = edited(|m| {
+    let brevitas = edited(|m| {
         m.opset_import.push(import("onnx.brevitas", 1));
         let quant = node("Quant", &["h"], &["r"], none());
         m.graph.as_mut().unwrap().node[1] = NodeProto { domain: Some("onnx.brevitas".to_owned()), ..quant };
@@ -160,7 +160,7 @@ fn unfit() -> Vec<Mistake> {
     vec![
         grown("an operator of a foreign domain", foreign),
         grown("an operator without a gradient", no_gradient),
-        grown("a model for quantised training", quantised),
+        grown("a model for quantised training", brevitas),
         grown("no float output", classes_only),
         grown("a ZipMap output", zipmap),
         mistake("an output that the model lacks", &format!("{GROW} --output logits")),
