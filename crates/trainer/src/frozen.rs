@@ -58,11 +58,11 @@ impl Frozen {
             return Ok(None);
         }
         let mut bound = network.graph.clone();
-        Network::bind_shapes(&mut bound, &feed::shapes(first, BATCH))?;
+        network.bind(&mut bound, &feed::shapes(first, BATCH))?;
         let live = live(&bound, network, trained, sites);
         // A first axis is that of the samples if it follows their number: an axis of its own may be as long as one batch.
         let mut other = network.graph.clone();
-        Network::bind_shapes(&mut other, &feed::shapes(first, BATCH - 1))?;
+        network.bind(&mut other, &feed::shapes(first, BATCH - 1))?;
         let Some((border, live)) = settle(&bound, &other, live) else { return Ok(None) };
         let behind = behind(network, &border, &live)?;
         let saved = || -> Option<f64> {
