@@ -293,12 +293,6 @@ pub fn measure(graph: &mut Graph, model: &Model, prediction: ValueId, target: Va
 /// Copy a loss graph's nodes and constants, its inputs replaced; `prefix` begins the names of what is copied.
 fn inline(graph: &mut Graph, model: &Model, prediction: ValueId, target: ValueId, prefix: &str) -> Result<ValueId> {
     let mut loss = Graph::from_model(model)?;
-    if !loss.functions.is_empty() {
-        return Err(Error::invalid(
-            format!("the {prefix} graph has functions of its own"),
-            "export it as plain operators",
-        ));
-    }
     upgrade(&mut loss, WORKING_OPSET)?;
     let inputs = [(loss_input(&loss, "prediction", 0)?, prediction), (loss_input(&loss, "target", 1)?, target)];
     let mut symbols = HashMap::new();

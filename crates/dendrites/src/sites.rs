@@ -101,7 +101,14 @@ pub fn find_sites(graph: &Graph) -> Result<(Vec<Site>, Vec<NotASite>)> {
             }
             _ => continue,
         };
-        let site = kind.map_err(str::to_owned).and_then(|kind| classify(graph, id, node, kind, &active));
+        let kind = match graph.function_of(id) {
+            Some(function) => Err(format!(
+                "it stands in the function '{function}' of the model; inline functions first to grow it \
+                 (onnx.inliner.inline_local_functions)"
+            )),
+            None => kind.map_err(str::to_owned),
+        };
+        let site = kind.and_then(|kind| classify(graph, id, node, kind, &active));
         match site {
             Ok(mut site) => {
                 absorb_followers(graph, &mut site, &uses, &outputs);

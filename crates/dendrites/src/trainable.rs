@@ -41,8 +41,8 @@ impl std::str::FromStr for Train {
 
 /// The float32 constants that act as weights: operands of linear operations, biases, scales and shifts, reached directly or
 /// through movement operators (a `Reshape` of a weight is trained through). Scalars that merely configure a computation (a
-/// `Clip` bound, the divisor of attention) are none, nor are the stored statistics of a batch normalisation. In order of
-/// their names.
+/// `Clip` bound, the divisor of attention) are none, nor are the stored statistics of a batch normalisation and what a
+/// model-local function holds. In order of their names.
 pub fn weights(graph: &Graph) -> Vec<ValueId> {
     let active = reachable(graph, &graph.inputs);
     let mut found = BTreeSet::new();
@@ -52,7 +52,7 @@ pub fn weights(graph: &Graph) -> Vec<ValueId> {
         }
         for (position, input) in node.inputs.iter().enumerate() {
             let Some(origin) = input.and_then(|v| origin(graph, v)) else { continue };
-            if is_weight_operand(graph, node, position, origin) {
+            if is_weight_operand(graph, node, position, origin) && !graph.is_of_function(origin) {
                 found.insert((graph.name_of(origin).to_owned(), origin));
             }
         }

@@ -113,12 +113,16 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// The outputs.
     pub outputs: Vec<ValueId>,
-    /// Model-local functions, as in the file.
+    /// Model-local functions, as in the file. [`crate::upgrade::upgrade`] puts them in the place of their calls.
     pub functions: Vec<FunctionProto>,
     values: Vec<Value>,
     nodes: Vec<Option<Node>>,
     by_name: HashMap<String, ValueId>,
     fresh: usize,
+    /// Nodes that stood in a function, and its name.
+    inlined: HashMap<NodeId, String>,
+    /// Constants that a function held.
+    of_functions: HashSet<ValueId>,
 }
 
 impl Graph {
@@ -162,6 +166,23 @@ impl Graph {
                 graph.replace_uses(id, constant);
             }
         }
+        Ok(graph)
+    }
+
+    /// The body of a function as a graph of its own: values of which nothing is known go in, and its own opsets hold.
+    pub(crate) fn from_function(function: &FunctionProto) -> Result<Self> {
+        let mut graph = Graph { name: function.name().to_owned(), ..Default::default() };
+        for opset in &function.opset_import {
+            graph.opsets.insert(standard_domain(opset.domain()).to_owned(), opset.version());
+        }
+        let port = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
+        let body = GraphProto {
+            node: function.node.clone(),
+            input: function.input.iter().map(port).collect(),
+            output: function.output.iter().map(port).collect(),
+            ..Default::default()
+        };
+        graph.read(&body, &Tensor::from_proto)?;
         Ok(graph)
     }
 
@@ -470,6 +491,24 @@ impl Graph {
         let name = if node.name.is_empty() { output() } else { &node.name };
         let domain = if node.domain.is_empty() { String::new() } else { format!("{}.", node.domain) };
         format!("'{name}' ({domain}{})", node.op)
+    }
+
+    /// The name of the model-local function in which a node stands in the user's file.
+    pub fn function_of(&self, id: NodeId) -> Option<&str> {
+        self.inlined.get(&id).map(String::as_str)
+    }
+
+    /// Whether a constant is held by a model-local function: no tensor of the user's file that could be replaced.
+    pub fn is_of_function(&self, id: ValueId) -> bool {
+        self.of_functions.contains(&id)
+    }
+
+    pub(crate) fn mark_inlined(&mut self, id: NodeId, function: &str) {
+        self.inlined.insert(id, function.to_owned());
+    }
+
+    pub(crate) fn mark_of_function(&mut self, id: ValueId) {
+        self.of_functions.insert(id);
     }
 
     /// The values a node reads: its inputs and what its sub-graphs capture from this graph.

@@ -4,27 +4,32 @@
 //! node is valid as it stands. No step changes a constant that the file stores: what was an attribute becomes a *new*
 //! constant, so trained values always return under their own names.
 
-use crate::{Attributes, Error, Graph, Node, NodeId, Result, Tensor, ValueId, proto::GraphProto, tensor::ElementType};
+use crate::{
+    Attributes, Error, Graph, Node, NodeId, Result, Tensor, ValueId, functions::inline, proto::GraphProto,
+    tensor::ElementType,
+};
 
 /// The oldest opset that is read.
 pub const OLDEST_OPSET: i64 = 7;
 
-/// Upgrade every node of the standard domain to `target`. Ranks recorded on values give simpler graphs; without them the
-/// result is right as well.
+/// Upgrade every node of the standard domain to `target`, and put model-local functions in the place of their calls. Ranks
+/// recorded on values give simpler graphs; without them the result is right as well.
 pub fn upgrade(graph: &mut Graph, target: i64) -> Result<()> {
-    let Some(from) = graph.opsets.get("").copied() else {
-        graph.opsets.insert(String::new(), target);
-        return Ok(());
-    };
+    if let Some(from) = graph.opsets.get("").copied() {
+        upgrade_standard(graph, from, target)?;
+    }
+    graph.opsets.insert(String::new(), target);
+    inline(graph, target)
+}
+
+fn upgrade_standard(graph: &mut Graph, from: i64, target: i64) -> Result<()> {
     if !(OLDEST_OPSET..=target).contains(&from) {
         return Err(Error::Unsupported {
             what: format!("opset {from} is outside {OLDEST_OPSET} to {target}"),
             hint: "convert the model to a supported opset first".to_owned(),
         });
     }
-    upgrade_nodes(graph, from)?;
-    graph.opsets.insert(String::new(), target);
-    Ok(())
+    upgrade_nodes(graph, from)
 }
 
 fn upgrade_nodes(graph: &mut Graph, from: i64) -> Result<()> {

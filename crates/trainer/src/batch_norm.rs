@@ -145,14 +145,17 @@ fn live(graph: &Graph, trained: &[String]) -> Result<Vec<NodeId>> {
 fn statistics(graph: &Graph, node: &Node) -> Result<[ValueId; 2]> {
     let stored = |index| {
         let value = node.input(index).and_then(|v| origin(graph, v));
-        value.filter(|v| graph.rank(*v) == Some(1)).ok_or_else(|| computed(graph, node))
+        value.filter(|v| graph.rank(*v) == Some(1) && !graph.is_of_function(*v)).ok_or_else(|| computed(graph, node))
     };
     Ok([stored(3)?, stored(4)?])
 }
 
 fn computed(graph: &Graph, node: &Node) -> Error {
     Error::Option {
-        reason: format!("node {}: its mean or variance is not stored as a float32 vector", graph.label(node)),
+        reason: format!(
+            "node {}: its mean or variance is not stored in the model as a float32 vector",
+            graph.label(node)
+        ),
         hint: "leave --batch-norm train out".to_owned(),
     }
 }
