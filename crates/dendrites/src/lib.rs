@@ -16,6 +16,7 @@ pub mod candidates;
 pub mod error;
 pub mod fragment;
 pub mod insert;
+mod operands;
 pub mod plan;
 pub mod recognise;
 pub mod set;

@@ -7,6 +7,7 @@ use globset::Glob;
 
 use crate::{
     error::{Error, Result},
+    operands,
     sites::Site,
 };
 
@@ -40,21 +41,31 @@ impl std::str::FromStr for Train {
 }
 
 /// The float32 constants that act as weights: operands of linear operations, biases, scales and shifts, reached directly or
-/// through movement operators (a `Reshape` of a weight is trained through). Scalars that merely configure a computation (a
-/// `Clip` bound, the divisor of attention) are none, nor are the stored statistics of a batch normalisation and what a
-/// model-local function holds. In order of their names.
+/// through operators that move elements (a `Reshape` of a weight is trained through, a bias joined of two too), also from
+/// within sub-graphs. Scalars that merely configure a computation (a `Clip` bound, the divisor of attention) are none, nor are
+/// masks, embeddings, the stored statistics of a batch normalisation and what a model-local function holds. In order of their
+/// names.
 pub fn weights(graph: &Graph) -> Vec<ValueId> {
     let active = reachable(graph, &graph.inputs);
     let mut found = BTreeSet::new();
+    let mut consider = |node: &Node, position: usize, value: ValueId| {
+        for id in operands::stored(graph, value, &active) {
+            if graph.constant(id).is_some_and(|tensor| operands::is_weight(node, position, tensor)) {
+                found.insert((graph.name_of(id).to_owned(), id));
+            }
+        }
+    };
     for (_, node) in graph.nodes() {
         if !node.outputs.iter().flatten().any(|o| active.contains(o)) {
             continue;
         }
         for (position, input) in node.inputs.iter().enumerate() {
-            let Some(origin) = input.and_then(|v| origin(graph, v)) else { continue };
-            if is_weight_operand(graph, node, position, origin) && !graph.is_of_function(origin) {
-                found.insert((graph.name_of(origin).to_owned(), origin));
-            }
+            input.iter().for_each(|v| consider(node, position, *v));
+        }
+        let mut captured = Vec::new();
+        operands::captured(node, graph, &mut captured);
+        for (node, position, name) in captured {
+            graph.find(&name).iter().for_each(|v| consider(&node, position, *v));
         }
     }
     found.into_iter().map(|(_, id)| id).collect()
@@ -63,6 +74,7 @@ pub fn weights(graph: &Graph) -> Vec<ValueId> {
 /// The weights that train under `train`.
 pub fn trained(graph: &Graph, sites: &[Site], train: &Train) -> Result<Vec<ValueId>> {
     let all = weights(graph);
+    let active = reachable(graph, &graph.inputs);
     let of_sites = |sites: &[Site]| -> Vec<ValueId> {
         let mut nodes = BTreeSet::new();
         for site in sites {
@@ -75,7 +87,7 @@ pub fn trained(graph: &Graph, sites: &[Site], train: &Train) -> Result<Vec<Value
         }
         let origins: BTreeSet<ValueId> = nodes
             .into_iter()
-            .flat_map(|id| graph.node(id).inputs.iter().flatten().filter_map(|v| origin(graph, *v)))
+            .flat_map(|id| graph.node(id).inputs.iter().flatten().flat_map(|v| operands::stored(graph, *v, &active)))
             .collect();
         all.iter().copied().filter(|v| origins.contains(v)).collect()
     };
@@ -113,25 +125,5 @@ pub fn origin(graph: &Graph, value: ValueId) -> Option<ValueId> {
             return None;
         }
         value = node.input(0)?;
-    }
-}
-
-fn is_weight_operand(graph: &Graph, node: &Node, position: usize, origin: ValueId) -> bool {
-    if !node.domain.is_empty() {
-        return false;
-    }
-    match node.op.as_str() {
-        "Conv" | "ConvTranspose" | "Gemm" => position == 1 || position == 2,
-        "MatMul" => true,
-        "BatchNormalization" | "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" => {
-            position == 1 || position == 2
-        }
-        "RMSNormalization" | "PRelu" => position == 1,
-        "LSTM" | "GRU" | "RNN" => (1..=3).contains(&position),
-        "Add" | "Sub" | "Mul" | "Div" => {
-            let len = graph.constant(origin).map_or(0, |t| t.len());
-            len > 1 && !(node.op == "Div" && position == 1)
-        }
-        _ => false,
     }
 }
