@@ -9,7 +9,10 @@ use dendrite_onnx::{
     proto::{FunctionProto, NodeProto, OperatorSetIdProto},
 };
 use dendrite_runtime::SessionOptions;
-use dendrite_trainer::{DataSet, Network, Options, Run, grow, options::{Control, Method}};
+use dendrite_trainer::{
+    DataSet, Network, Options, Run, grow,
+    options::{Control, Method},
+};
 use prost::Message;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -86,7 +89,8 @@ fn a_model_of_functions_grows_and_keeps_them() {
     assert!(reasons.len() == 2 && reasons.iter().all(|r| r.contains("function 'layer'")), "{reasons:?}");
 
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { method: Method::Gd, epochs: 20, dendrites: 1, controls: vec![Control::Wider], ..Options::default() };
+    let options =
+        Options { method: Method::Gd, epochs: 20, dendrites: 1, controls: vec![Control::Wider], ..Options::default() };
     let run = &mut Run {
         model: &model,
         train: &data(400, 1),
