@@ -7,6 +7,9 @@
 
 mod cases;
 mod classify;
+#[path = "../common/cases.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod references;
 mod table;
 
 use std::{

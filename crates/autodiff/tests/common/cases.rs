@@ -1,6 +1,6 @@
 //! The cases that scripts/gradient_references.py wrote.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use dendrite_onnx::{Graph, Model, Node, Tensor, ValueId};
 
@@ -46,4 +46,17 @@ pub fn cases(family: &str) -> Vec<Graph> {
 /// What a case holds for a value: its number, weight or gradient.
 pub fn stored(graph: &Graph, role: &str, v: ValueId) -> Option<Tensor> {
     graph.constant(graph.find(&format!("{role}/{}", graph.name_of(v)))?).cloned()
+}
+
+/// The operators of the cases, each with how many of its cases have a gradient that is not zero everywhere.
+pub fn operators() -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for case in FAMILIES.iter().flat_map(|family| cases(family)) {
+        let nonzero = |v: &ValueId| {
+            stored(&case, "gradient", *v).and_then(|t| t.to_f64()).is_some_and(|g| g.iter().any(|x| *x != 0.0))
+        };
+        let operator = label(case.nodes().next().unwrap().1);
+        *counts.entry(operator).or_insert(0) += usize::from(case.inputs.iter().any(nonzero));
+    }
+    counts
 }
