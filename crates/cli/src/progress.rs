@@ -68,7 +68,26 @@ impl<'a> Progress<'a> {
     /// Show one event.
     pub(crate) fn show(&mut self, event: &Event) {
         match event {
-            Event::Baseline { parameters, val_loss, temperature, metric, val_metric } => {
+            Event::Baseline {
+                parameters,
+                val_loss,
+                temperature,
+                metric,
+                val_metric,
+                loss,
+                loss_reason,
+                classes,
+                most_frequent,
+            } => {
+                let why =
+                    loss_reason.map_or(String::new(), |reason| format!(", since {reason} (--loss takes another)"));
+                self.say(format!("loss: {loss}{why}; metric: {metric}"));
+                if let Some(names) = classes {
+                    self.say(format!(
+                        "classes by the model's outputs: {} (preprocess.classes gives another order)",
+                        numbered(names)
+                    ));
+                }
                 if *temperature != 1.0 {
                     self.say(format!("logits are divided by {temperature} for the loss that trains: they are large"));
                 }
@@ -76,6 +95,16 @@ impl<'a> Progress<'a> {
                 self.say(format!(
                     "input: {parameters} parameters, validation {metric} {val_metric:.4}, loss {val_loss:.4}"
                 ));
+                if let Some(share) = most_frequent.filter(|share| hardly_better(*val_metric, *share)) {
+                    let prefix = self.prefix();
+                    self.bar.suspend(|| {
+                        self.out.warn(format_args!(
+                            "{prefix}always answering the most frequent class would score {share:.4}: the input model hardly \
+                             knows these data. Do its outputs mean the classes in this order, and are inputs prepared as it \
+                             takes them (columns, scale, mean)?"
+                        ));
+                    });
+                }
             }
             Event::PhaseStarted { kind, cycle, attempt, parameters, epochs } => {
                 self.bar.reset();
@@ -167,6 +196,22 @@ impl<'a> Progress<'a> {
     fn prefix(&self) -> String {
         if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) }
     }
+}
+
+/// Classes as `0 cat, 1 dog`, not too many of them.
+fn numbered(names: &[String]) -> String {
+    const MOST: usize = 12;
+    let mut text: Vec<String> = names.iter().take(MOST).enumerate().map(|(i, name)| format!("{i} {name}")).collect();
+    if names.len() > MOST {
+        text.push(format!("... {} in all", names.len()));
+    }
+    text.join(", ")
+}
+
+/// Whether an accuracy is so near to that of answering one class always that the model may be asked the wrong way.
+fn hardly_better(accuracy: f64, most_frequent: f64) -> bool {
+    const SHARE: f64 = 0.25;
+    accuracy - most_frequent < SHARE * (1.0 - most_frequent)
 }
 
 fn name(kind: &str, cycle: usize, attempt: usize) -> String {

@@ -24,6 +24,17 @@ pub enum Event {
         metric: String,
         /// Validation metric.
         val_metric: f64,
+        /// The loss, as `--loss` names it.
+        loss: String,
+        /// What of the target decided for it, where anything else could be meant.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loss_reason: Option<&'static str>,
+        /// Names of the classes in the order of the model's outputs, where the data name them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        classes: Option<Vec<String>>,
+        /// The accuracy of always answering the most frequent class of the validation data.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        most_frequent: Option<f64>,
     },
     /// A phase begins.
     PhaseStarted {

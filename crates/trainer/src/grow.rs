@@ -173,6 +173,10 @@ impl Controller<'_, '_> {
                 },
                 metric: self.fixed.objective.metric.name(),
                 val_metric: base.metric,
+                loss: self.fixed.objective.kind.to_string(),
+                loss_reason: self.fixed.objective.reason,
+                classes: self.fixed.val.classes().map(<[String]>::to_vec),
+                most_frequent: self.fixed.objective.most_frequent(&self.fixed.val)?,
             })?;
         }
         let Facts { nodes, trained, replaced } = self.batch_norm()?;

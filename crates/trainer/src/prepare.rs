@@ -64,9 +64,11 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         same_classes(&train, other)?;
     }
     let objective = Objective::choose(&network, &train, options)?;
-    Objective::choose(&network, &val, options)?;
+    // The training data decide which loss it is, all have to fit it.
+    let same = Options { loss: objective.kind.clone(), ..options.clone() };
+    Objective::choose(&network, &val, &same)?;
     if let Some(test) = &test {
-        Objective::choose(&network, test, options)?;
+        Objective::choose(&network, test, &same)?;
     }
     for other in [&val].into_iter().chain(&test) {
         if other.target().map(|t| t.element_type) != train.target().map(|t| t.element_type) {

@@ -207,7 +207,7 @@ mod tests {
     use dendrite_onnx::{ElementType, Tensor};
 
     use super::*;
-    use crate::objective::Reading;
+    use crate::{objective::Reading, options::LossKind};
 
     /// Rows of several blocks.
     const ROWS: usize = 400_000;
@@ -221,7 +221,16 @@ mod tests {
     }
 
     fn objective(loss: Loss, metric: Metric, ignore: Option<i64>) -> Objective {
-        Objective { loss, metric, reading: Reading::Logits, ignore, smoothing: 0.0, further: false }
+        Objective {
+            loss,
+            metric,
+            reading: Reading::Logits,
+            ignore,
+            smoothing: 0.0,
+            further: false,
+            kind: LossKind::Auto,
+            reason: None,
+        }
     }
 
     fn message(checked: Result<()>) -> String {

@@ -1,8 +1,9 @@
 //! Which loss and metric a run uses, told from the target where the user does not say.
 
 mod check;
+mod kind;
 
-use std::sync::atomic::AtomicBool;
+use std::{collections::HashMap, sync::atomic::AtomicBool};
 
 use dendrite_autodiff::loss::{self, Loss, LossValues};
 use dendrite_data::Samples;
@@ -54,6 +55,10 @@ pub struct Objective {
     pub smoothing: f64,
     /// Whether further outputs add their losses.
     pub further: bool,
+    /// The loss as an option names it.
+    pub kind: LossKind,
+    /// What of the target decided for it, where anything else could be meant.
+    pub reason: Option<&'static str>,
 }
 
 /// How the cross-entropy of classes reads a prediction. Predicted classes are the same in all.
@@ -81,15 +86,7 @@ impl Objective {
         let target = samples.target().ok_or_else(|| no_target(samples))?;
         let prediction = network.graph.value(network.prediction).shape.clone().unwrap_or_default();
         let classes = target.element_type == ElementType::Int64;
-        let kind = match &options.loss {
-            LossKind::Auto if classes => LossKind::CrossEntropy,
-            LossKind::Auto => match network.link {
-                Link::Softmax => LossKind::CrossEntropy,
-                Link::Sigmoid => LossKind::Bce,
-                Link::Identity => LossKind::Mse,
-            },
-            chosen => chosen.clone(),
-        };
+        let (kind, reason) = kind::choose(network, samples, options)?;
         if !(classes && matches!(kind, LossKind::CrossEntropy)) {
             let only = |option: &str| Error::Option {
                 reason: format!("{option} is for integer classes and the cross-entropy"),
@@ -135,6 +132,8 @@ impl Objective {
             ignore: options.ignore_index.filter(|_| classes),
             smoothing: options.label_smoothing,
             further: !network.further.is_empty(),
+            kind,
+            reason,
         };
         objective.check(&prediction, samples, classes)?;
         objective.check_metric(network, &prediction, classes)?;
@@ -237,6 +236,22 @@ impl Objective {
         Ok(values)
     }
 
+    /// The accuracy of always answering the most frequent class, where the metric is the accuracy of classes.
+    pub fn most_frequent(&self, samples: &Samples) -> Result<Option<f64>> {
+        let labelled = samples.target().is_some_and(|t| t.element_type == ElementType::Int64);
+        if !(labelled && matches!(self.metric, Metric::Accuracy)) {
+            return Ok(None);
+        }
+        let mut counts: HashMap<i64, usize> = HashMap::new();
+        for block in samples.target_blocks() {
+            for label in block?.to_i64().unwrap_or_default().into_iter().filter(|l| Some(*l) != self.ignore) {
+                *counts.entry(label).or_default() += 1;
+            }
+        }
+        let all = counts.values().sum::<usize>().max(1);
+        Ok(counts.into_values().max().map(|most| most as f64 / all as f64))
+    }
+
     /// What the metric needs to know besides predictions and targets.
     pub fn basis(&self, network: &Network) -> Basis {
         Basis {
@@ -314,6 +329,8 @@ mod tests {
             ignore: None,
             smoothing: 0.0,
             further: false,
+            kind: LossKind::CrossEntropy,
+            reason: None,
         }
     }
 
