@@ -153,6 +153,28 @@ impl<'a> Progress<'a> {
                     self.bar.set_message(format!("step {done} of {steps}"));
                 }
             }
+            Event::Candidates { done, epochs } => {
+                self.bar.set_length(*epochs as u64);
+                self.bar.set_position(*done as u64);
+                let so_far = self.log.as_mut().and_then(|log| {
+                    log.epochs = *epochs;
+                    log.after(*done, "candidates train")
+                });
+                if let Some(text) = so_far {
+                    self.say(text);
+                }
+            }
+            Event::BudgetSpent { cycle, attempt, kind, epochs } => {
+                let phase = name(kind, *cycle, *attempt);
+                self.say(match (kind.as_str(), epochs) {
+                    ("dendrite", _) | (_, 0) => {
+                        format!("{phase}: the time of --budget is used up; nothing of it can be judged")
+                    }
+                    (_, epochs) => format!(
+                        "{phase}: its time of --budget is used up after {epochs} epochs; what they reached is judged"
+                    ),
+                });
+            }
             Event::Trouble { report, .. } => {
                 let next = match report.next_lr {
                     Some(lr) => format!("going on from the last good weights at a learning rate of {lr:.1e}"),

@@ -61,6 +61,9 @@ pub struct PhaseSummary {
     pub kept: bool,
     /// The gain in standard errors, where a test was made.
     pub t: Option<f64>,
+    /// Whether the budget ended it before it was done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 impl PhaseSummary {

@@ -94,6 +94,24 @@ pub enum Event {
         /// Steps of a pass.
         steps: usize,
     },
+    /// Candidates were trained for an epoch; told while it goes on, and not logged.
+    Candidates {
+        /// Epochs done, over all sets of the phase.
+        done: usize,
+        /// Epochs of the phase.
+        epochs: usize,
+    },
+    /// The time that `--budget` gives ended a phase before it was done.
+    BudgetSpent {
+        /// The cycle.
+        cycle: usize,
+        /// Attempt within the cycle.
+        attempt: usize,
+        /// The phase: `finetune`, `dendrite` or `neuron`.
+        kind: String,
+        /// Epochs of the phase that were done.
+        epochs: usize,
+    },
     /// A step's loss or gradients were not finite.
     Trouble {
         /// The cycle.

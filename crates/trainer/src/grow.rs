@@ -258,6 +258,7 @@ impl Controller<'_, '_> {
                 val_metric: state.best_score.metric,
                 kept: false,
                 t: None,
+                cut: false,
             });
             for report in reports {
                 self.tell(Event::Site { cycle, attempt, report })?;
@@ -271,7 +272,7 @@ impl Controller<'_, '_> {
     fn neuron_phase_started(&self, state: &State) -> Event {
         let Turn { cycle, attempt } = state.position.turn;
         Event::PhaseStarted {
-            kind: if cycle == 0 { "finetune" } else { "neuron" }.to_owned(),
+            kind: phase_kind(cycle).to_owned(),
             cycle,
             attempt,
             parameters: self.parameters(&state.trial.sets),
@@ -309,7 +310,9 @@ impl Controller<'_, '_> {
             Some((progress, current, best)) => phase.resume(progress, &current, best)?,
             None => self.save(state, Some(&phase))?,
         }
-        let until = self.phase_end(cycle);
+        let (until, last) = (self.phase_end(cycle), self.budget());
+        let clock = self.clock();
+        let mut cut = false;
         let interrupt = self.run.interrupt;
         let interval = self.run.options.checkpoint_every.0;
         loop {
@@ -319,10 +322,13 @@ impl Controller<'_, '_> {
             // A pause begins the search for the learning rate anew. One for every checkpoint would begin it for ever where it
             // takes longer than from one checkpoint to the next.
             let searching = phase.progress.lr.is_none();
+            // Until there is something to judge, a phase may take what belongs to later ones.
+            let end = if searching || phase.best_score.is_none() { last } else { until };
+            let over = || end.is_some_and(|end| clock() > end);
             let observer = &mut *self.run.observer;
             let advance = phase.advance(&mut |done, steps| {
                 observer(&Event::Progress { done, steps });
-                stopping() || (!searching && due())
+                stopping() || over() || (!searching && due())
             })?;
             let ended = match advance {
                 Advance::Epoch(report) => {
@@ -336,7 +342,13 @@ impl Controller<'_, '_> {
                 Advance::Paused => false,
                 Advance::Ended => true,
             };
-            if ended || (!searching && until.is_some_and(|until| self.seconds() > until)) {
+            if ended {
+                break;
+            }
+            if over() && !stopping() {
+                let (kind, epochs) = (phase_kind(cycle).to_owned(), phase.progress.epoch);
+                self.tell(Event::BudgetSpent { cycle, attempt, kind, epochs })?;
+                cut = true;
                 break;
             }
             if stopping() || due() {
@@ -354,7 +366,7 @@ impl Controller<'_, '_> {
         // What is promised holds for the loss as users know it too.
         verdict.accepted &= self.reported(&score, &self.fixed.val)? <= self.base_loss;
         let summary = PhaseSummary {
-            kind: if cycle == 0 { "finetune" } else { "neuron" }.to_owned(),
+            kind: phase_kind(cycle).to_owned(),
             cycle,
             attempt,
             epochs,
@@ -362,6 +374,7 @@ impl Controller<'_, '_> {
             val_metric: score.metric,
             kept: false,
             t: None,
+            cut,
         };
         state.position.phases.push(summary.judged(&verdict));
         self.tell(Event::Verdict { cycle, attempt, val_metric: score.metric, val_loss: score.loss, verdict })?;
@@ -555,19 +568,35 @@ impl Controller<'_, '_> {
     /// The second at which the phase of `cycle` has used up its share of what is left of the budget: a part for every phase
     /// to come.
     fn phase_end(&self, cycle: usize) -> Option<f64> {
-        let budget = self.run.options.budget?.0.as_secs_f64();
+        let budget = self.budget()?;
         let now = self.seconds();
         let phases = self.fixed.plan.cycles.saturating_sub(cycle) + 1;
         Some(now + (budget - now).max(0.0) / phases as f64)
     }
 
     fn out_of_time(&self) -> bool {
-        self.run.options.budget.is_some_and(|budget| self.seconds() > budget.0.as_secs_f64())
+        self.budget().is_some_and(|budget| self.seconds() > budget)
+    }
+
+    /// The second at which the run has used up its budget.
+    fn budget(&self) -> Option<f64> {
+        Some(self.run.options.budget?.0.as_secs_f64())
     }
 
     fn seconds(&self) -> f64 {
-        self.before + self.started.elapsed().as_secs_f64()
+        self.clock()()
     }
+
+    /// [`Controller::seconds`], to be read while something else of the controller is borrowed.
+    fn clock(&self) -> impl Fn() -> f64 + use<> {
+        let (before, started) = (self.before, self.started);
+        move || before + started.elapsed().as_secs_f64()
+    }
+}
+
+/// The name of a neuron phase in a cycle.
+fn phase_kind(cycle: usize) -> &'static str {
+    if cycle == 0 { "finetune" } else { "neuron" }
 }
 
 /// Dendrites a neuron (`neuron`), or dendrites in all (`layer`), at the site that has most.
