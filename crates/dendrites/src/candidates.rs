@@ -193,7 +193,7 @@ impl Builder<'_> {
     fn rows(&mut self, value: ValueId, columns: usize) -> ValueId {
         let (mut value, rows) = (value, self.row_count());
         let rank = self.batch.error.len();
-        if self.site.kind == SiteKind::Conv {
+        if self.site.kind.is_convolution() {
             let mut perm: Vec<i64> = vec![0];
             perm.extend(2..rank as i64);
             perm.push(1);
@@ -252,16 +252,16 @@ impl Builder<'_> {
         let weight = self.input(&set.path("weight"))?;
         let bias = if self.site.bias { Some(self.input(&set.path("bias"))?) } else { None };
         let mut shape = self.batch.error.clone();
-        let axis = if self.site.kind == SiteKind::Conv { 1 } else { shape.len() - 1 };
+        let axis = if self.site.kind.is_convolution() { 1 } else { shape.len() - 1 };
         shape[axis] = set.width;
         let attributes = source.node(self.site.node).attributes.clone();
         Ok(match self.site.kind {
-            SiteKind::Conv if self.site.groups > 1 && set.width > self.pool.set.width => {
+            kind if kind.is_convolution() && self.site.groups > 1 && set.width > self.pool.set.width => {
                 self.grouped(set, x, weight, bias, &attributes, &shape)
             }
-            SiteKind::Conv => {
+            SiteKind::Conv | SiteKind::ConvTranspose => {
                 let inputs: Vec<ValueId> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
-                self.typed("Conv", &inputs, attributes, &shape)
+                self.typed(self.site.kind.op(), &inputs, attributes, &shape)
             }
             SiteKind::Gemm => {
                 let attributes = Attributes::new().with("transB", i64::from(self.site.transposed));
@@ -289,25 +289,23 @@ impl Builder<'_> {
     ) -> ValueId {
         let width = self.pool.set.width;
         let count = set.width / width;
-        let split = |b: &mut Self, value: ValueId, shape: Vec<usize>| -> Vec<ValueId> {
-            let attributes = Attributes::new().with("axis", 0).with("num_outputs", count as i64);
+        let split = |b: &mut Self, value: ValueId, axis: usize, shape: Vec<usize>| -> Vec<ValueId> {
+            let attributes = Attributes::new().with("axis", axis as i64).with("num_outputs", count as i64);
             let parts = b.graph.add_node("Split", "split", &[Some(value)], attributes, count);
             for part in &parts {
                 b.graph.set_type(*part, Some(ElementType::Float), Some(Shape::known(&shape)));
             }
             parts
         };
-        let mut part_shape = self.site.weight_shape.clone();
-        part_shape[0] = width;
-        let weights = split(self, weight, part_shape);
-        let biases = bias.map(|b| split(self, b, vec![width]));
+        let weights = split(self, weight, self.site.weight_axis(), self.site.weight_shape_of(width));
+        let biases = bias.map(|b| split(self, b, 0, vec![width]));
         let mut one = shape.to_vec();
         one[1] = width;
         let parts: Vec<ValueId> = (0..count)
             .map(|p| {
                 let mut inputs = vec![x, weights[p]];
                 inputs.extend(biases.as_ref().map(|b| b[p]));
-                self.typed("Conv", &inputs, attributes.clone(), &one)
+                self.typed(self.site.kind.op(), &inputs, attributes.clone(), &one)
             })
             .collect();
         self.typed("Concat", &parts, Attributes::new().with("axis", 1), shape)

@@ -120,9 +120,9 @@ impl Fragment {
         let attributes = graph.node(site.node).attributes.clone();
         let (weight, bias) = (set.path("weight"), set.path("bias"));
         let mut z = match site.kind {
-            SiteKind::Conv => {
+            SiteKind::Conv | SiteKind::ConvTranspose => {
                 let inputs: &[&str] = if site.bias { &[input, &weight, &bias] } else { &[input, &weight] };
-                self.push("Conv", set.path("conv"), inputs, attributes)
+                self.push(site.kind.op(), set.path("conv"), inputs, attributes)
             }
             SiteKind::Gemm => {
                 // alpha and beta scale the site's own weights; a dendrite's are free.
@@ -153,7 +153,7 @@ impl Fragment {
         let output = set.path("contribution");
         let op = match (set.connection, site.kind) {
             (Connection::Neuron, _) => "Mul",
-            (Connection::Layer, SiteKind::Conv) => "Conv",
+            (Connection::Layer, kind) if kind.is_convolution() => "Conv",
             // One dendrite needs no sum over dendrites, and tract 0.23 fails on the product of two vectors where the batch
             // is fixed to one.
             (Connection::Layer, _) if set.width == 1 => "Mul",

@@ -21,6 +21,7 @@ pub mod recognise;
 pub mod set;
 pub mod sites;
 pub mod trainable;
+pub mod units;
 
 pub use error::{Error, Result};
 pub use fragment::{Fragment, fragment};

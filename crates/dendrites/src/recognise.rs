@@ -333,13 +333,10 @@ impl<'a> Reader<'a> {
         let mut value = main;
         for _ in 0..=FOLLOWERS {
             let (_, node) = self.producer(value)?;
-            let kind = match node.op_type() {
-                _ if !is(node, node.op_type()) => return None,
-                "Conv" => Some(SiteKind::Conv),
-                "Gemm" => Some(SiteKind::Gemm),
-                "MatMul" => Some(SiteKind::MatMul),
-                _ => None,
-            };
+            if !is(node, node.op_type()) {
+                return None;
+            }
+            let kind = SiteKind::of_op(node.op_type());
             if let Some(kind) = kind {
                 return Some((kind, node));
             }
@@ -363,13 +360,13 @@ impl<'a> Reader<'a> {
             width: 0,
         };
         let (weight, connection) = (self.dims(&set.path("weight"))?, self.dims(&set.path("connection"))?);
-        let rank = if kind == SiteKind::Conv { weight.len() } else { 2 };
+        let rank = if kind.is_convolution() { weight.len() } else { 2 };
         // The matrix of a layer connection has an axis more than the scalars of a neuron connection.
         if connection.len() == rank {
             set.connection = Connection::Layer;
         }
         set.width = match (set.connection, kind) {
-            (Connection::Layer, SiteKind::Conv) => *connection.get(1)?,
+            (Connection::Layer, kind) if kind.is_convolution() => *connection.get(1)?,
             _ => *connection.first()?,
         };
         let (_, node) = self.producer(&set.path("activation"))?;
@@ -389,30 +386,20 @@ impl<'a> Reader<'a> {
         operation: &NodeProto,
         sets: &[DendriteSet],
     ) -> Option<(Graph, Site)> {
-        let (read, weight) = (operation.input.first()?, operation.input.get(1)?);
+        let (read, weight_name) = (operation.input.first()?.as_str(), operation.input.get(1)?.as_str());
         let first = sets.first()?;
         let (of_set, connection) = (self.dims(&first.path("weight"))?, self.dims(&first.path("connection"))?);
         let channels = match (first.connection, kind) {
-            (Connection::Layer, SiteKind::Conv) | (Connection::Neuron, _) => *connection.first()?,
-            (Connection::Layer, _) => *connection.get(1)?,
+            (Connection::Layer, kind) if !kind.is_convolution() => *connection.get(1)?,
+            (Connection::Layer | Connection::Neuron, _) => *connection.first()?,
         };
         let attributes = Attributes::from(operation.attribute.clone());
         let transposed = kind == SiteKind::Gemm && attributes.int("transB", 0) != 0;
-        let axis = match kind {
-            SiteKind::Conv => 0,
-            SiteKind::Gemm if transposed => 0,
-            SiteKind::Gemm | SiteKind::MatMul => of_set.len().checked_sub(1)?,
-        };
-        let mut weight_shape = of_set;
-        *weight_shape.get_mut(axis)? = channels;
-        // Weights that are computed, from quantised ones say, have no shape in the file.
-        if let Some(dims) = self.shapes.get(weight.as_str())
-            && dims.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>()? != weight_shape
-        {
+        if of_set.len() < if kind.is_convolution() { 3 } else { 2 } {
             return None;
         }
         let mut graph = Graph::new("", 0);
-        let values = [read.as_str(), weight.as_str(), name].map(|name| match graph.find(name) {
+        let values = [read, weight_name, name].map(|name| match graph.find(name) {
             Some(value) => value,
             None => graph.add_value(name),
         });
@@ -426,20 +413,27 @@ impl<'a> Reader<'a> {
             outputs: vec![Some(output)],
             attributes,
         });
-        let site = Site {
+        let mut site = Site {
             name: name.to_owned(),
             node_name: operation.name().to_owned(),
             kind,
             node,
             input,
             weight,
-            weight_shape,
+            weight_shape: of_set,
             bias: self.initializers.contains_key(first.path("bias").as_str()),
             output,
             channels,
             groups,
             transposed,
         };
+        site.weight_shape = site.weight_shape_of(channels);
+        // Weights that are computed, from quantised ones say, have no shape in the file.
+        if let Some(dims) = self.shapes.get(weight_name)
+            && dims.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>()? != site.weight_shape
+        {
+            return None;
+        }
         Some((graph, site))
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    sites::{Site, SiteKind},
+    sites::Site,
 };
 
 /// The non-linearity of a set.
@@ -72,21 +72,13 @@ impl DendriteSet {
 
     /// The shape of the weight operand: the site's, with `width` neurons.
     pub fn weight_shape(&self, site: &Site) -> Vec<usize> {
-        let mut shape = site.weight_shape.clone();
-        let last = shape.len() - 1;
-        match site.kind {
-            SiteKind::Conv => shape[0] = self.width,
-            SiteKind::MatMul => shape[last] = self.width,
-            SiteKind::Gemm if site.transposed => shape[0] = self.width,
-            SiteKind::Gemm => shape[last] = self.width,
-        }
-        shape
+        site.weight_shape_of(self.width)
     }
 
     /// The shape of a vector with one element a dendrite, as it broadcasts against the set's activations.
     pub fn channel_shape(&self, site: &Site) -> Vec<usize> {
         let mut shape = vec![self.width];
-        if site.kind == SiteKind::Conv {
+        if site.kind.is_convolution() {
             shape.extend(std::iter::repeat_n(1, site.weight_shape.len() - 2));
         }
         shape
@@ -96,7 +88,7 @@ impl DendriteSet {
     pub fn connection_shape(&self, site: &Site) -> Vec<usize> {
         match self.connection {
             Connection::Neuron => self.channel_shape(site),
-            Connection::Layer if site.kind == SiteKind::Conv => {
+            Connection::Layer if site.kind.is_convolution() => {
                 let mut shape = vec![site.channels, self.width];
                 shape.extend(std::iter::repeat_n(1, site.weight_shape.len() - 2));
                 shape
@@ -124,7 +116,7 @@ impl DendriteSet {
     pub fn tensors(&self, site: &Site, sets: &[DendriteSet]) -> Vec<(String, Vec<usize>)> {
         let mut tensors = vec![(self.path("weight"), self.weight_shape(site))];
         if site.bias {
-            let shape = if site.kind == SiteKind::Conv { vec![self.width] } else { self.channel_shape(site) };
+            let shape = if site.kind.is_convolution() { vec![self.width] } else { self.channel_shape(site) };
             tensors.push((self.path("bias"), shape));
         }
         tensors.push((self.path("connection"), self.connection_shape(site)));

@@ -12,10 +12,35 @@ use crate::error::{Error, Result};
 pub enum SiteKind {
     /// `Conv` of 1 to 3 spatial dimensions, grouped and depthwise ones included.
     Conv,
+    /// `ConvTranspose` of 1 to 3 spatial dimensions, grouped ones included.
+    ConvTranspose,
     /// `Gemm` with constant weights.
     Gemm,
     /// `MatMul` with a constant second operand.
     MatMul,
+}
+
+impl SiteKind {
+    /// The operator of the standard domain that is a site of a kind.
+    pub fn of_op(op: &str) -> Option<Self> {
+        let all = [SiteKind::Conv, SiteKind::ConvTranspose, SiteKind::Gemm, SiteKind::MatMul];
+        all.into_iter().find(|kind| kind.op() == op)
+    }
+
+    /// The operator by which a dendrite of such a site reads the site's input.
+    pub fn op(self) -> &'static str {
+        match self {
+            SiteKind::Conv => "Conv",
+            SiteKind::ConvTranspose => "ConvTranspose",
+            SiteKind::Gemm => "Gemm",
+            SiteKind::MatMul => "MatMul",
+        }
+    }
+
+    /// Whether neurons are channels, with positions behind them.
+    pub fn is_convolution(self) -> bool {
+        matches!(self, SiteKind::Conv | SiteKind::ConvTranspose)
+    }
 }
 
 /// A linear operation with weights and a neuron axis, its bias and normalisation counted in.
@@ -50,10 +75,26 @@ pub struct Site {
 impl Site {
     /// The axis of the neurons in the output: 1 for convolutions, the last otherwise.
     pub fn channel_axis(&self) -> i64 {
+        if self.kind.is_convolution() { 1 } else { -1 }
+    }
+
+    /// The axis of the weight operand that counts neurons; those of a group in a grouped `ConvTranspose`, whose groups
+    /// divide the axis before.
+    pub fn weight_axis(&self) -> usize {
         match self.kind {
-            SiteKind::Conv => 1,
-            SiteKind::Gemm | SiteKind::MatMul => -1,
+            SiteKind::Conv => 0,
+            SiteKind::ConvTranspose => 1,
+            SiteKind::Gemm if self.transposed => 0,
+            SiteKind::Gemm | SiteKind::MatMul => self.weight_shape.len() - 1,
         }
+    }
+
+    /// The shape of the weight operand with `width` neurons in place of the site's.
+    pub fn weight_shape_of(&self, width: usize) -> Vec<usize> {
+        let mut shape = self.weight_shape.clone();
+        let groups = if self.kind == SiteKind::ConvTranspose { self.groups.max(1) } else { 1 };
+        shape[self.weight_axis()] = width / groups;
+        shape
     }
 
     /// Weights that one neuron of the operation reads: inputs times kernel.
@@ -89,14 +130,14 @@ pub fn find_sites(graph: &Graph) -> Result<(Vec<Site>, Vec<NotASite>)> {
     let (mut sites, mut others) = (Vec::new(), Vec::new());
     for id in graph.topological_order()? {
         let node = graph.node(id);
-        let kind = match (node.domain.as_str(), node.op.as_str()) {
-            ("", "Conv") => Ok(SiteKind::Conv),
-            ("", "Gemm") => Ok(SiteKind::Gemm),
-            ("", "MatMul") => Ok(SiteKind::MatMul),
-            ("", "LSTM" | "GRU" | "RNN") => Err("recurrent operators do not take dendrites yet"),
-            ("", "ConvTranspose") => Err("transposed convolutions do not take dendrites yet"),
-            ("", "Einsum") => Err("Einsum does not say which axis holds the neurons"),
-            ("", "ConvInteger" | "MatMulInteger" | "QLinearConv" | "QLinearMatMul") => {
+        if !node.domain.is_empty() {
+            continue;
+        }
+        let kind = match (SiteKind::of_op(&node.op), node.op.as_str()) {
+            (Some(kind), _) => Ok(kind),
+            (_, "LSTM" | "GRU" | "RNN") => Err("recurrent operators do not take dendrites yet"),
+            (_, "Einsum") => Err("Einsum does not say which axis holds the neurons"),
+            (_, "ConvInteger" | "MatMulInteger" | "QLinearConv" | "QLinearMatMul") => {
                 Err("quantised operators have no gradient")
             }
             _ => continue,
@@ -183,12 +224,15 @@ fn classify(
         .and_then(|s| s.as_known())
         .ok_or_else(|| "the shape of its weights is unknown".to_owned())?;
     let bad_rank = || format!("weights of rank {} are not supported", weight_shape.len());
+    let groups = usize::try_from(node.attributes.int("group", 1)).unwrap_or(1);
     let (channels, bias) = match kind {
-        SiteKind::Conv => {
+        SiteKind::Conv | SiteKind::ConvTranspose => {
             if !(3..=5).contains(&weight_shape.len()) {
                 return Err(bad_rank());
             }
-            (weight_shape[0], node.input(2).is_some())
+            let channels =
+                if kind == SiteKind::Conv { weight_shape[0] } else { weight_shape[1].saturating_mul(groups) };
+            (channels, node.input(2).is_some())
         }
         SiteKind::Gemm => {
             if node.attributes.int("transA", 0) != 0 {
@@ -219,7 +263,7 @@ fn classify(
         bias,
         output,
         channels,
-        groups: usize::try_from(node.attributes.int("group", 1)).unwrap_or(1),
+        groups,
         transposed: kind == SiteKind::Gemm && node.attributes.int("transB", 0) != 0,
     })
 }
@@ -236,7 +280,7 @@ fn absorb_followers(graph: &Graph, site: &mut Site, uses: &[Vec<(NodeId, usize)>
         let follows = if node.is("Add") && *position < 2 {
             node.input(1 - position).is_some_and(|other| is_channel_vector(graph, other, site))
         } else {
-            site.kind == SiteKind::Conv && node.is("BatchNormalization") && *position == 0
+            site.kind.is_convolution() && node.is("BatchNormalization") && *position == 0
         };
         let (true, Some(output)) = (follows, node.output(0)) else { return };
         if graph.rank(output) != graph.rank(site.output) {

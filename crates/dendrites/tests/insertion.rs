@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Random, difference, inputs, models, patched, run_file, sets, tensors, working};
+use common::{Random, cases, difference, file, inputs, models, patched, run_file, sets, tensors, working};
 use dendrite_onnx::{Model, Patch, Severity, Tensor, check, ops::cost};
 use dendrite_runtime::Optimization;
 use dendrites::{
@@ -36,7 +36,8 @@ fn no_dendrite_no_byte() {
 
 #[test]
 fn insertion_changes_no_output() {
-    for (name, model) in models() {
+    let cases = cases().into_iter().map(|case| (case.name.to_owned(), file(&case.graph)));
+    for (name, model) in models().into_iter().chain(cases) {
         let (graph, sites) = working(&model);
         let mut random = Random::new(1);
         let feeds = inputs(&graph, &mut random);
@@ -132,7 +133,8 @@ fn a_grown_file_grows_again() {
 /// D sets add D * P + C * D (D + 1) / 2 parameters and D times the site's multiply-accumulates.
 #[test]
 fn parameters_and_work_follow_the_formulas() {
-    for (name, model) in models() {
+    let cases = cases().into_iter().map(|case| (case.name.to_owned(), file(&case.graph)));
+    for (name, model) in models().into_iter().chain(cases) {
         let (graph, sites) = working(&model);
         let (parameters, macs) = (cost::model_parameters(&graph), cost::model_macs(&graph));
         let own = |s: &dendrites::Site| s.weight_shape.iter().product::<usize>() + if s.bias { s.channels } else { 0 };

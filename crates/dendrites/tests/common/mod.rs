@@ -346,6 +346,41 @@ pub fn cases() -> Vec<Case> {
         let (w, b) = (weight(g, r, "w", &[6, 1, 3]), weight(g, r, "b", &[6]));
         g.op("Conv", "h", &[x, w, b], none().with("group", 3))
     });
+    case("transposed conv1d", 11, &[2, 4, 5], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 3, 3]), weight(g, r, "b", &[3]));
+        let strides = none().with("strides", vec![2i64]).with("pads", vec![1i64, 0]);
+        g.op("ConvTranspose", "h", &[x, w, b], strides.with("output_padding", vec![1i64]))
+    });
+    case("transposed conv2d same", 13, &[2, 3, 4, 5], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[3, 4, 3, 3]);
+        let attributes = none().with("auto_pad", "SAME_LOWER").with("kernel_shape", vec![3i64, 3]);
+        g.op("ConvTranspose", "h", &[x, w], attributes.with("strides", vec![2i64, 2]))
+    });
+    case("transposed conv2d dilated, bias behind", 9, &[2, 3, 4, 4], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[3, 4, 2, 2]), weight(g, r, "b", &[4, 1, 1]));
+        let c = g.op("ConvTranspose", "c", &[x, w], none().with("dilations", vec![2i64, 1]));
+        g.op("Add", "h", &[b, c], none())
+    });
+    case("transposed conv3d of a given shape", 17, &[2, 2, 2, 3, 2], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[2, 4, 2, 2, 2]), weight(g, r, "b", &[4]));
+        let attributes = none().with("strides", vec![2i64, 2, 2]).with("output_shape", vec![4i64, 6, 5]);
+        g.op("ConvTranspose", "h", &[x, w, b], attributes)
+    });
+    case("grouped transposed conv", 13, &[2, 4, 3, 4], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 3, 3, 2]), weight(g, r, "b", &[6]));
+        g.op("ConvTranspose", "h", &[x, w, b], none().with("group", 2).with("strides", vec![1i64, 2]))
+    });
+    case("depthwise transposed conv", 21, &[2, 3, 4], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[3, 1, 3]);
+        g.op("ConvTranspose", "h", &[x, w], none().with("group", 3).with("pads", vec![1i64, 1]))
+    });
+    case("transposed conv and batch normalisation", 14, &[2, 3, 4, 4], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[3, 4, 2, 2]), weight(g, r, "b", &[4]));
+        let c = g.op("ConvTranspose", "c", &[x, w, b], none().with("strides", vec![2i64, 2]));
+        let (scale, shift, mean) = (weight(g, r, "s", &[4]), weight(g, r, "t", &[4]), weight(g, r, "mu", &[4]));
+        let variance = g.add_constant("var", Tensor::from_f32(&[4], &[0.5, 1.0, 1.5, 2.0]));
+        g.op("BatchNormalization", "h", &[c, scale, shift, mean, variance], none())
+    });
     for (name, opset, bias) in
         [("conv and batch normalisation", 8, true), ("conv without bias and normalisation", 17, false)]
     {

@@ -8,13 +8,14 @@ use dendrite_runtime::{Loop, Session, StateSlot};
 use dendrites::{
     Connection, DendriteSet, Site, Weights,
     candidates::{CandidateGraph, Pool, Purpose, SiteBatch, VARIANCE_FLOOR, candidate_graph, statistics},
+    units::UnitLayout,
 };
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
     SiteReport,
-    best::{Best, scale_units, unit_axis},
+    best::{Best, scale_units},
     data::{SiteData, batch_shape, site_feeds, write_site_batch},
 };
 use crate::{
@@ -171,7 +172,8 @@ impl<'a> Search<'a> {
             shifts.push((centre - (mean + rest) * f64::from(scale as f32)) as f32);
         }
         let name = self.pool.set.path("weight");
-        let scaled = scale_units(&tensors[&name], unit_axis(self.site, &tensors[&name]), &scales);
+        let layout = UnitLayout::of_weight(self.site, &self.pool.set, self.pool.size());
+        let scaled = scale_units(&tensors[&name], &layout, &scales);
         tensors.insert(name, scaled);
         if let Some(tensor) = tensors.get(&bias) {
             let tensor = Tensor::from_f32(tensor.shape(), &shifts);
