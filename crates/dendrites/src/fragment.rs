@@ -8,7 +8,7 @@ use dendrite_onnx::{Attributes, Graph, Tensor};
 use crate::{
     error::Result,
     set::{Connection, DendriteSet, Weights, tensor},
-    sites::{Site, SiteKind},
+    sites::{Application, Site, SiteKind},
 };
 
 /// A node of a fragment.
@@ -29,12 +29,19 @@ pub struct FragmentNode {
 /// What is inserted at one site.
 #[derive(Debug, Clone)]
 pub struct Fragment {
-    /// The site's output: computed by the last node of the fragment from now on.
-    pub output: String,
-    /// The new name of what the site's last node computes.
-    pub main: String,
-    /// New constants.
+    /// New constants, which all applications of the site share.
     pub constants: Vec<(String, Tensor)>,
+    /// The nodes at each application of the site, in the order of the applications.
+    pub parts: Vec<Part>,
+}
+
+/// What is inserted at one application of a site.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The application's output: computed by the last node of the part from now on.
+    pub output: String,
+    /// The new name of what the application's last node computes.
+    pub main: String,
     /// The nodes in topological order.
     pub nodes: Vec<FragmentNode>,
 }
@@ -48,9 +55,9 @@ pub enum Reading {
     Perforated,
 }
 
-/// The value behind which dendrites of a perforated site read their input.
-pub fn stop_value(site: &str) -> String {
-    format!("{site}/dendrites/input")
+/// The value behind which dendrites of a perforated site read their input where its output is `output`.
+pub fn stop_value(output: &str) -> String {
+    format!("{output}/dendrites/input")
 }
 
 /// The fragment of the sets `sets` that belong to `site`; `None` if there are none. `graph` is the working copy in which
@@ -66,31 +73,59 @@ pub fn fragment(
     if own.is_empty() {
         return Ok(None);
     }
-    let output = graph.name_of(site.output).to_owned();
-    let mut built = Fragment { main: format!("{output}/main"), output, constants: Vec::new(), nodes: Vec::new() };
-    let mut input = graph.name_of(site.input).to_owned();
-    if reading == Reading::Perforated {
-        let stop = stop_value(&site.name);
-        built.push("Identity", stop.clone(), &[&input], Attributes::new());
-        input = stop;
-    }
-    let mut sum = built.main.clone();
-    for (position, set) in own.iter().enumerate() {
+    let mut constants = Vec::new();
+    for set in &own {
         for (name, shape) in set.tensors(site, sets) {
             let tensor = tensor(weights, set, &name, &shape)?.clone();
-            built.constants.push((name, tensor));
+            constants.push((name, tensor));
         }
-        let activation = built.activations(graph, site, set, sets, &input);
-        let contribution = built.connect(site, set, &activation);
-        let last = position + 1 == own.len();
-        let next = if last { built.output.clone() } else { set.path("sum") };
-        built.push_named("Add", set.path("add"), next.clone(), &[&sum, &contribution], Attributes::new());
-        sum = next;
     }
-    Ok(Some(built))
+    let parts = site.applications.iter().map(|application| Part::new(graph, site, application, &own, sets, reading));
+    Ok(Some(Fragment { constants, parts: parts.collect() }))
 }
 
-impl Fragment {
+impl Part {
+    fn new(
+        graph: &Graph,
+        site: &Site,
+        application: &Application,
+        own: &[&DendriteSet],
+        sets: &[DendriteSet],
+        reading: Reading,
+    ) -> Self {
+        let output = application.name.clone();
+        let mut part = Part { main: format!("{output}/main"), output, nodes: Vec::new() };
+        let mut input = graph.name_of(application.input).to_owned();
+        if reading == Reading::Perforated {
+            let stop = stop_value(&part.output);
+            part.push("Identity", stop.clone(), &[&input], Attributes::new());
+            input = stop;
+        }
+        let attributes = &graph.node(application.node).attributes;
+        let mut sum = part.main.clone();
+        for (position, set) in own.iter().enumerate() {
+            let activation = part.activations(site, attributes, set, sets, &input);
+            let contribution = part.connect(site, set, &activation);
+            let last = position + 1 == own.len();
+            let next = if last { part.output.clone() } else { part.path(set, "sum") };
+            let name = part.path(set, "add");
+            part.push_named("Add", name, next.clone(), &[&sum, &contribution], Attributes::new());
+            sum = next;
+        }
+        part
+    }
+
+    /// The values that it brings, its output excepted.
+    pub fn values(&self) -> impl Iterator<Item = &String> {
+        let outputs = self.nodes.iter().map(|node| &node.output).filter(|output| **output != self.output);
+        std::iter::once(&self.main).chain(outputs)
+    }
+
+    /// The name of a node or value of this part.
+    fn path(&self, set: &DendriteSet, role: &str) -> String {
+        set.path_at(&self.output, role)
+    }
+
     fn push(&mut self, op: &'static str, output: String, inputs: &[&str], attributes: Attributes) -> String {
         self.push_named(op, output.clone(), output, inputs, attributes)
     }
@@ -111,29 +146,29 @@ impl Fragment {
     /// a_d = f(Op(x; W_d, b_d) + sum c_{d,e} a_e)
     fn activations(
         &mut self,
-        graph: &Graph,
         site: &Site,
+        attributes: &Attributes,
         set: &DendriteSet,
         sets: &[DendriteSet],
         input: &str,
     ) -> String {
-        let attributes = graph.node(site.node).attributes.clone();
         let (weight, bias) = (set.path("weight"), set.path("bias"));
         let mut z = match site.kind {
             SiteKind::Conv | SiteKind::ConvTranspose => {
                 let inputs: &[&str] = if site.bias { &[input, &weight, &bias] } else { &[input, &weight] };
-                self.push(site.kind.op(), set.path("conv"), inputs, attributes)
+                self.push(site.kind.op(), self.path(set, site.kind.role()), inputs, attributes.clone())
             }
             SiteKind::Gemm => {
                 // alpha and beta scale the site's own weights; a dendrite's are free.
                 let transposed = Attributes::new().with("transB", i64::from(site.transposed));
                 let inputs: &[&str] = if site.bias { &[input, &weight, &bias] } else { &[input, &weight] };
-                self.push("Gemm", set.path("gemm"), inputs, transposed)
+                self.push("Gemm", self.path(set, site.kind.role()), inputs, transposed)
             }
             SiteKind::MatMul => {
-                let product = self.push("MatMul", set.path("matmul"), &[input, &weight], Attributes::new());
+                let product =
+                    self.push("MatMul", self.path(set, site.kind.role()), &[input, &weight], Attributes::new());
                 if site.bias {
-                    self.push("Add", set.path("biased"), &[&product, &bias], Attributes::new())
+                    self.push("Add", self.path(set, "biased"), &[&product, &bias], Attributes::new())
                 } else {
                     product
                 }
@@ -141,16 +176,16 @@ impl Fragment {
         };
         for from in set.cascade(sets) {
             let (weight, role) = (set.cascade_path(from), format!("from_{}", from.index));
-            let earlier = from.path("activation");
-            let scaled = self.push("Mul", set.path(&role), &[&earlier, &weight], Attributes::new());
-            z = self.push("Add", set.path(&format!("{role}_sum")), &[&z, &scaled], Attributes::new());
+            let earlier = self.path(from, "activation");
+            let scaled = self.push("Mul", self.path(set, &role), &[&earlier, &weight], Attributes::new());
+            z = self.push("Add", self.path(set, &format!("{role}_sum")), &[&z, &scaled], Attributes::new());
         }
-        self.push(set.activation.op(), set.path("activation"), &[&z], Attributes::new())
+        self.push(set.activation.op(), self.path(set, "activation"), &[&z], Attributes::new())
     }
 
     fn connect(&mut self, site: &Site, set: &DendriteSet, activation: &str) -> String {
         let connection = set.path("connection");
-        let output = set.path("contribution");
+        let output = self.path(set, "contribution");
         let op = match (set.connection, site.kind) {
             (Connection::Neuron, _) => "Mul",
             (Connection::Layer, kind) if kind.is_convolution() => "Conv",

@@ -28,4 +28,4 @@ pub use fragment::{Fragment, fragment};
 pub use plan::{Demand, Plan, PlannedSite};
 pub use recognise::{Comparison, GrownSet, GrownSite, Growth, compare, recognise};
 pub use set::{Activation, Connection, DendriteSet, Weights};
-pub use sites::{NotASite, Site, SiteKind, find_sites};
+pub use sites::{Application, NotASite, Site, SiteKind, find_sites};

@@ -65,9 +65,14 @@ pub struct DendriteSet {
 pub type Weights = BTreeMap<String, Tensor>;
 
 impl DendriteSet {
-    /// The name of the tensor or value with `role`.
+    /// The name of the tensor with `role`.
     pub fn path(&self, role: &str) -> String {
-        format!("{}/dendrite_{}/{role}", self.site, self.index)
+        self.path_at(&self.site, role)
+    }
+
+    /// The name of the node or value with `role` where the site is applied and its output is `output`.
+    pub fn path_at(&self, output: &str, role: &str) -> String {
+        format!("{output}/dendrite_{}/{role}", self.index)
     }
 
     /// The shape of the weight operand: the site's, with `width` neurons.

@@ -13,7 +13,9 @@ use dendrite_autodiff::optimizer::{Algorithm, Optimizer};
 use dendrite_onnx::{ElementType, Graph, Tensor};
 use dendrites::{
     Activation, Connection, DendriteSet, Site, Weights,
-    candidates::{CandidateGraph, Pool, Purpose, SiteBatch, candidate_graph, statistics},
+    candidates::{
+        CandidateGraph, Pool, Purpose, SiteBatch, WEIGHT, candidate_graph, error_name, input_name, statistics,
+    },
     units::UnitLayout,
 };
 use reference::{Moments, knows, rows_of, units};
@@ -56,14 +58,16 @@ fn setting(case: &Case, connection: Connection, groups: Vec<(Activation, usize)>
         s[0] = 6;
         s
     };
-    let shapes = SiteBatch { input: with_batch(shape(site.input)), error: with_batch(shape(site.output)) };
+    let first = &site.applications[0];
+    let shapes = SiteBatch { input: with_batch(shape(first.input)), error: with_batch(shape(first.output)) };
     Setting { name: case.name, graph, site, sets: existing, weights, pool, parameters, shapes }
 }
 
 impl Setting {
     fn build(&self, purpose: &Purpose) -> CandidateGraph {
         let s = self;
-        candidate_graph(&s.graph, &s.site, &s.pool, &s.sets, &s.weights, &s.shapes, purpose).unwrap()
+        candidate_graph(&s.graph, &s.site, &s.pool, &s.sets, &s.weights, std::slice::from_ref(&s.shapes), purpose)
+            .unwrap()
     }
 
     /// A batch; samples of weight 0 hold numbers that must not matter.
@@ -95,7 +99,7 @@ fn pools() -> Vec<Vec<(Activation, usize)>> {
 /// With plain descent and rate 1 a step is p - g.
 fn step_feeds(s: &Setting, graph: &CandidateGraph, x: &Tensor, e: &Tensor, w: &Tensor) -> Vec<(String, Tensor)> {
     let mut feeds: Vec<(String, Tensor)> =
-        vec![("x".to_owned(), x.clone()), ("error".to_owned(), e.clone()), ("weight".to_owned(), w.clone())];
+        vec![(input_name(0), x.clone()), (error_name(0), e.clone()), (WEIGHT.to_owned(), w.clone())];
     feeds.extend(s.parameters.iter().map(|(n, t)| (n.clone(), t.clone())));
     let optimizer = graph.optimizer.as_ref().unwrap();
     let one = Tensor::scalar(ElementType::Float, 1.0);
@@ -216,8 +220,8 @@ fn accumulated_statistics_are_those_of_two_passes() {
                 let mut sums: HashMap<String, Vec<f64>> = HashMap::new();
                 for mask in masks {
                     let (x, e, w) = s.batch(&mut random, &mask);
-                    let mut feeds = vec![("x".to_owned(), x.clone()), ("error".to_owned(), e.clone())];
-                    feeds.push(("weight".to_owned(), w.clone()));
+                    let mut feeds = vec![(input_name(0), x.clone()), (error_name(0), e.clone())];
+                    feeds.push((WEIGHT.to_owned(), w.clone()));
                     feeds.extend(s.parameters.iter().map(|(n, t)| (n.clone(), t.clone())));
                     for (name, tensor) in run(&graph, &feeds) {
                         let values = tensor.to_f64().unwrap();
@@ -342,7 +346,7 @@ fn dead_units_and_constant_errors_do_no_harm() {
                 .keys()
                 .map(|n| (n.clone(), feeds.iter().find(|(f, _)| f == n).unwrap().1.clone()))
                 .collect();
-            let mut feeds = vec![("x".to_owned(), x), ("error".to_owned(), e), ("weight".to_owned(), w)];
+            let mut feeds = vec![(input_name(0), x), (error_name(0), e), (WEIGHT.to_owned(), w)];
             feeds.extend(parameters);
             let sums = run(&s.build(&Purpose::Score).graph, &feeds);
             assert_eq!(sums[statistics::A].to_f64().unwrap()[0], 0.0);
@@ -375,11 +379,8 @@ fn units_have_the_weights_that_their_layout_says() {
             assert_eq!(layout.len(), values.len(), "{}", s.name);
             let run_with = |values: &[f32]| -> Vec<f64> {
                 let changed = Tensor::from_f32(s.parameters[&weight].shape(), values);
-                let mut feeds = vec![
-                    ("x".to_owned(), x.clone()),
-                    ("error".to_owned(), e.clone()),
-                    ("weight".to_owned(), w.clone()),
-                ];
+                let mut feeds =
+                    vec![(input_name(0), x.clone()), (error_name(0), e.clone()), (WEIGHT.to_owned(), w.clone())];
                 feeds.extend(s.parameters.iter().map(|(n, t)| (n.clone(), t.clone())));
                 feeds.iter_mut().filter(|(n, _)| *n == weight).for_each(|(_, t)| *t = changed.clone());
                 run(&graph, &feeds)[statistics::ZZ].to_f64().unwrap()
@@ -408,7 +409,7 @@ fn units_have_the_weights_that_their_layout_says() {
                 (0..one.len()).map(|i| values[layout.counterpart(chosen[one.unit(i)], &one, i)]).collect();
             let single = Setting { pool: Pool { groups: vec![(Activation::Relu, 1)], ..s.pool.clone() }, ..s };
             let graph = single.build(&Purpose::Score).graph;
-            let mut feeds = vec![("x".to_owned(), x), ("error".to_owned(), e), ("weight".to_owned(), w)];
+            let mut feeds = vec![(input_name(0), x), (error_name(0), e), (WEIGHT.to_owned(), w)];
             for (name, shape) in single.pool.tensors(&single.site, &[]) {
                 let of_weight = name == weight;
                 let zeros = || Tensor::filled(ElementType::Float, &shape, 0.0);

@@ -70,7 +70,7 @@ fn the_file_the_working_copy_and_the_formulas_agree() {
         let mut random = Random::new(51);
         let feeds = inputs(&graph, &mut random);
         let mut observed = graph.clone();
-        observed.outputs.push(site.output);
+        observed.outputs.push(site.applications[0].output);
         let main = rows_of(site, &run(&observed, &feeds)["h"]);
         let mut live = 0;
         for sets in variants(site) {

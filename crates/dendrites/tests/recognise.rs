@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Random, cases, file, models, patched, sets, tensors, working};
+use common::{Random, cases, file, models, patched, sets, tensors, tied_cases, working};
 use dendrite_onnx::{
     Model, Tensor,
     proto::{GraphProto, ModelProto},
@@ -49,7 +49,7 @@ fn grown(model: &Model, connection: Connection, count: usize, connected: bool) -
 
 fn all() -> Vec<(String, Model)> {
     let mut all = models();
-    all.extend(cases().into_iter().map(|case| (case.name.to_owned(), file(&case.graph))));
+    all.extend(cases().into_iter().chain(tied_cases(true)).map(|case| (case.name.to_owned(), file(&case.graph))));
     all
 }
 
@@ -155,5 +155,30 @@ fn what_is_only_named_like_dendrites_is_an_ordinary_change() {
         assert!(found.added.is_empty(), "{what}: {found:?}");
         assert!(!found.rest.nodes.is_empty(), "{what}");
         assert_eq!(found.suspects, ["h"], "{what}");
+    }
+}
+
+/// Dendrites that several operations share are recognised at all of them or not at all.
+#[test]
+fn shared_dendrites_are_recognised_where_all_of_them_stand() {
+    let case = tied_cases(true).remove(0);
+    let model = file(&case.graph);
+    let (_, sites) = working(&model);
+    let outputs: Vec<&str> = sites[0].applications.iter().map(|a| a.name.as_str()).collect();
+    let [first, second] = outputs[..] else { panic!("{outputs:?}") };
+    let (other, _) = grown(&model, Connection::Layer, 1, true);
+    let changed = |edit: &dyn Fn(&mut GraphProto)| {
+        let mut proto: ModelProto = other.proto().clone();
+        edit(proto.graph.as_mut().unwrap());
+        compare(&model, &Model::from_bytes(proto.encode_to_vec()).unwrap()).unwrap()
+    };
+    assert_eq!(changed(&|_| {}).added.len(), 1);
+    for at in [first, second] {
+        let found = changed(&|graph| {
+            let name = format!("{at}/dendrite_0/activation");
+            graph.node.iter_mut().find(|n| n.output[0] == name).unwrap().op_type = Some("Abs".to_owned());
+        });
+        assert!(found.added.is_empty(), "{at}: {found:?}");
+        assert_eq!(found.suspects, [first, second], "{at}");
     }
 }

@@ -124,3 +124,31 @@ fn a_transposed_convolution_grows() {
     let wanted = |x: &[f32]| (0..8).map(|i| x[i / 2] * x[4 + i / 2] * if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
     Problem { model, row: row.to_vec(), target: vec![1, 8], wanted }.solved(&ALL, 0.8, &["y"]);
 }
+
+/// Two branches through one matrix, their results multiplied element by element with signs: what each needs is the square of
+/// its inputs, so one dendrite serves both.
+#[test]
+fn a_weight_that_two_operations_share_grows() {
+    let row = [2, 3];
+    let model = model(&row, &mut |g, x, rng| {
+        let w = weight(g, rng, "w", &[3, 2]);
+        let sizes = g.add_constant("sizes", Tensor::int64s(&[1, 1]));
+        let halves = g.add_node("Split", "half", &[Some(x), Some(sizes)], Attributes::new().with("axis", 1), 2);
+        let axis = g.add_constant("axis", Tensor::int64s(&[1]));
+        let branches: Vec<ValueId> = halves
+            .into_iter()
+            .enumerate()
+            .map(|(i, half)| {
+                let flat = g.op("Squeeze", "flat", &[half, axis], Attributes::new());
+                g.op("MatMul", &format!("branch_{i}"), &[flat, w], Attributes::new())
+            })
+            .collect();
+        g.op("Sub", "y", &branches, Attributes::new())
+    });
+    fn wanted(x: &[f32]) -> Vec<f32> {
+        let of = |x: &[f32]| [x[0].abs() + x[1] * x[2], x[1].abs() - x[2].abs()];
+        let (a, b) = (of(&x[..3]), of(&x[3..]));
+        vec![a[0] - b[0], a[1] - b[1]]
+    }
+    Problem { model, row: row.to_vec(), target: vec![2], wanted }.solved(&ALL, 0.8, &["branch_0"]);
+}

@@ -77,6 +77,8 @@ struct SiteFacts {
     name: String,
     node: String,
     operator: String,
+    /// How many operations share the weights, and the dendrites.
+    applications: usize,
     neurons: usize,
     /// Weights a neuron reads.
     fan_in: usize,
@@ -191,8 +193,9 @@ fn list_sites(model: &Model) -> Result<GrowthFacts, Failure> {
     let network = Network::prepare(model, None)?;
     let sites = network.sites.iter().map(|s| SiteFacts {
         name: s.name.clone(),
-        node: s.node_name.clone(),
-        operator: network.graph.node(s.node).op.clone(),
+        node: s.applications.first().map(|a| a.node_name.clone()).unwrap_or_default(),
+        operator: s.kind.op().to_owned(),
+        applications: s.applications.len(),
         neurons: s.channels,
         fan_in: s.fan_in(),
     });
@@ -299,7 +302,11 @@ fn print_sites(facts: &Facts, out: &Output) -> Result<(), Failure> {
             .iter()
             .map(|s| {
                 let (neurons, fan_in) = (grouped(s.neurons as u64), grouped(s.fan_in as u64));
-                vec![s.name.clone(), s.node.clone(), s.operator.clone(), neurons, fan_in]
+                let operator = match s.applications {
+                    1 => s.operator.clone(),
+                    n => format!("{}, {n} times", s.operator),
+                };
+                vec![s.name.clone(), s.node.clone(), operator, neurons, fan_in]
             })
             .collect();
         out.line("")?;

@@ -398,3 +398,102 @@ pub fn cases() -> Vec<Case> {
     }
     list
 }
+
+/// Models in which operations share weights; with `tied` false the same models with a copy of the weights for each operation.
+pub fn tied_cases(tied: bool) -> Vec<Case> {
+    let mut random = Random::new(8);
+    let mut list = Vec::new();
+    let none = Attributes::new;
+    /// One weight for all that ask for it by this name, or one for each.
+    fn shared(g: &mut Graph, r: &mut Random, tied: bool, name: &str, shape: &[usize]) -> ValueId {
+        let first = g.find(name);
+        match first {
+            Some(found) if tied => found,
+            Some(found) => {
+                let copy = g.constant(found).unwrap().clone();
+                g.add_constant(&format!("{name}_copy"), copy)
+            }
+            None => {
+                let tensor = r.tensor(shape, 0.7);
+                g.add_constant(name, tensor)
+            }
+        }
+    }
+    let mut case = |name: &'static str, opset: i64, build: &mut dyn FnMut(&mut Graph, &mut Random) -> ValueId| {
+        let mut graph = Graph::new(name, opset);
+        let z = build(&mut graph, &mut random);
+        let y = graph.op("Tanh", "y", &[z], Attributes::new());
+        graph.set_type(y, Some(ElementType::Float), None);
+        graph.outputs = vec![y];
+        list.push(Case { name, graph });
+    };
+    fn input(g: &mut Graph, name: &str, shape: &[usize]) -> ValueId {
+        g.add_input(name, ElementType::Float, Shape::known(shape))
+    }
+    case("branches with biases of their own", 13, &mut |g, r| {
+        let mut branches = Vec::new();
+        for name in ["a", "b"] {
+            let x = input(g, name, &[3, 5]);
+            let w = shared(g, r, tied, "w", &[5, 4]);
+            let b = r.tensor(&[4], 0.7);
+            let b = g.add_constant(&format!("bias_{name}"), b);
+            let m = g.op("MatMul", "m", &[x, w], none());
+            let h = g.op("Add", &format!("h_{name}"), &[m, b], none());
+            branches.push(g.op("Relu", "r", &[h], none()));
+        }
+        g.op("Sub", "d", &branches, none())
+    });
+    case("an unrolled recurrent network", 11, &mut |g, r| {
+        let mut state = input(g, "state", &[2, 4]);
+        for step in 0..3 {
+            let x = input(g, &format!("x{step}"), &[2, 3]);
+            let (w, u) = (shared(g, r, tied, "w", &[4, 3]), shared(g, r, tied, "u", &[4, 4]));
+            let b = shared(g, r, true, "b", &[4]);
+            let from_input = g.op("Gemm", &format!("from_input_{step}"), &[x, w, b], none().with("transB", 1));
+            let from_state = g.op("Gemm", &format!("from_state_{step}"), &[state, u], none().with("transB", 1));
+            let sum = g.op("Add", "sum", &[from_input, from_state], none());
+            state = g.op("Tanh", "state", &[sum], none());
+        }
+        state
+    });
+    case("weights transposed at each operation", 17, &mut |g, r| {
+        let mut branches = Vec::new();
+        for (name, shape) in [("a", vec![2, 5]), ("b", vec![3, 2, 5])] {
+            let x = input(g, name, &shape);
+            let w = shared(g, r, tied, "w", &[4, 5]);
+            let t = g.op("Transpose", "t", &[w], none().with("perm", vec![1i64, 0]));
+            branches.push(g.op("MatMul", &format!("h_{name}"), &[x, t], none()));
+        }
+        g.op("Mul", "product", &branches, none())
+    });
+    case("a convolution on feature levels", 17, &mut |g, r| {
+        let mut levels = Vec::new();
+        for (name, size) in [("a", 6), ("b", 4), ("c", 3)] {
+            let x = input(g, name, &[2, 4, size, size]);
+            let w = shared(g, r, tied, "w", &[6, 2, 3, 3]);
+            let b = shared(g, r, true, "bias", &[6]);
+            let pads = none().with("pads", vec![1i64, 1, 1, 1]).with("group", 2);
+            let c = g.op("Conv", "c", &[x, w, b], pads);
+            let mut inputs = vec![c];
+            for (role, tensor) in [("s", r.tensor(&[6], 0.7)), ("t", r.tensor(&[6], 0.7)), ("mu", r.tensor(&[6], 0.7))]
+            {
+                inputs.push(g.add_constant(role, tensor));
+            }
+            inputs.push(g.add_constant("var", Tensor::from_f32(&[6], &[0.5, 1.0, 1.5, 2.0, 0.7, 1.2])));
+            let h = g.op("BatchNormalization", &format!("h_{name}"), &inputs, none());
+            levels.push(g.op("GlobalAveragePool", "p", &[h], none()));
+        }
+        g.op("Sum", "all", &levels, none())
+    });
+    case("transposed convolutions of other strides", 13, &mut |g, r| {
+        let mut branches = Vec::new();
+        for (name, stride) in [("a", 1i64), ("b", 2)] {
+            let x = input(g, name, &[2, 3, 4]);
+            let w = shared(g, r, tied, "w", &[3, 4, 3]);
+            let h = g.op("ConvTranspose", &format!("h_{name}"), &[x, w], none().with("strides", vec![stride]));
+            branches.push(g.op("GlobalMaxPool", "p", &[h], none()));
+        }
+        g.op("Sub", "d", &branches, none())
+    });
+    list
+}

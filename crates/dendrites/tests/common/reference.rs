@@ -49,7 +49,7 @@ pub fn rows_of(site: &Site, tensor: &Tensor) -> Matrix {
     Matrix { columns: channels, values: out }
 }
 
-/// Op(x; W, b) of a dendrite: the site's operator without the scales of a Gemm.
+/// Op(x; W, b) of a dendrite where its site is applied first: the site's operator without the scales of a Gemm.
 pub fn linear(graph: &Graph, site: &Site, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Matrix {
     let (xs, xv) = (x.shape().to_vec(), x.to_f64().unwrap());
     let (ws, wv) = (weight.shape().to_vec(), weight.to_f64().unwrap());
@@ -64,7 +64,7 @@ pub fn linear(graph: &Graph, site: &Site, x: &Tensor, weight: &Tensor, bias: Opt
             .collect();
         return Matrix { columns, values };
     }
-    let attributes = &graph.node(site.node).attributes;
+    let attributes = &graph.node(site.applications[0].node).attributes;
     let flat = ws.len() == 3;
     let pair = |name: &str, default: i64| -> [i64; 2] {
         match attributes.ints(name) {

@@ -7,7 +7,7 @@ use dendrite_onnx::{ElementType, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session, StateSlot};
 use dendrites::{
     Connection, DendriteSet, Site, Weights,
-    candidates::{CandidateGraph, Pool, Purpose, SiteBatch, VARIANCE_FLOOR, candidate_graph, statistics},
+    candidates::{CandidateGraph, Pool, Purpose, VARIANCE_FLOOR, candidate_graph, statistics},
     units::UnitLayout,
 };
 use rand::{RngExt, seq::SliceRandom};
@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     SiteReport,
     best::{Best, scale_units},
-    data::{SiteData, batch_shape, site_feeds, write_site_batch},
+    data::{SiteData, site_feeds, write_site_batch},
 };
 use crate::{
     error::{Error, Result},
@@ -68,10 +68,9 @@ impl<'a> Search<'a> {
     ) -> Result<Self> {
         let Context { network, options, session, .. } = context;
         let pool = pool_for(set, options);
-        let samples = data.input.shape()[0];
-        let positions = data.error.len() / (samples * site.channels).max(1);
-        let batch = (CANDIDATE_ROWS / positions.max(1)).clamp(8, 512).min(samples);
-        let shapes = SiteBatch { input: batch_shape(&data.input, batch), error: batch_shape(&data.error, batch) };
+        let positions = data.positions(site.channels);
+        let batch = (CANDIDATE_ROWS / positions.max(1)).clamp(8, 512).min(data.samples());
+        let shapes = data.batches(batch);
         let graph = candidate_graph(&network.graph, site, &pool, sets, weights, &shapes, &Purpose::Score)?;
         let names = pool.tensors(site, sets);
         let units = pool.units();
@@ -129,7 +128,7 @@ impl<'a> Search<'a> {
             activation,
             initial,
             trained: best.mean(),
-            samples: self.data.input.shape()[0],
+            samples: self.data.samples(),
         };
         Ok((set, tensors, report))
     }
@@ -204,8 +203,7 @@ impl<'a> Search<'a> {
             z: zeros(units),
             zz: zeros(units),
         };
-        let samples = self.data.input.shape()[0];
-        let all: Vec<usize> = (0..samples).collect();
+        let all: Vec<usize> = (0..self.data.samples()).collect();
         let (mut buffer, mut read) = (Vec::new(), Vec::new());
         for rows in all.chunks(self.batch) {
             stop_if(self.context.interrupt)?;
@@ -267,10 +265,7 @@ struct Training {
 
 impl Training {
     fn new(search: &Search, start: &Weights) -> Result<Self> {
-        let shapes = SiteBatch {
-            input: batch_shape(&search.data.input, search.batch),
-            error: batch_shape(&search.data.error, search.batch),
-        };
+        let shapes = search.data.batches(search.batch);
         let algorithm = Algorithm::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
         let optimizer = Optimizer { algorithm, clip_norm: None };
         let graph = candidate_graph(
@@ -307,7 +302,7 @@ impl Training {
 
     /// One pass over the samples in a new order. A last batch that is not full is left out: it comes first another time.
     fn epoch(&mut self, data: &SiteData, batch: usize, interrupt: &AtomicBool, rng: &mut ChaCha8Rng) -> Result<()> {
-        let mut order: Vec<usize> = (0..data.input.shape()[0]).collect();
+        let mut order: Vec<usize> = (0..data.samples()).collect();
         order.shuffle(rng);
         let mut buffer = Vec::new();
         for rows in order.chunks_exact(batch) {
