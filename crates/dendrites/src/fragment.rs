@@ -6,7 +6,7 @@
 use dendrite_onnx::{Attributes, Graph, Tensor};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     set::{Connection, DendriteSet, Weights, tensor},
     sites::{Application, Site, SiteKind},
 };
@@ -35,15 +35,37 @@ pub struct Fragment {
     pub parts: Vec<Part>,
 }
 
+/// The roles of the values that a recurrent operator reads in place of its input and its weights.
+pub(crate) const EXTENDED_INPUT: &str = "extended_input";
+pub(crate) const EXTENDED_WEIGHT: &str = "extended_weight";
+
 /// What is inserted at one application of a site.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// The application's output: computed by the last node of the part from now on.
+    /// The application's output.
     pub output: String,
-    /// The new name of what the application's last node computes.
-    pub main: String,
+    /// How the nodes meet the operation.
+    pub joint: Joint,
     /// The nodes in topological order.
     pub nodes: Vec<FragmentNode>,
+}
+
+/// How dendrites meet the operation that they belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Joint {
+    /// They are added to its result.
+    Sum {
+        /// The new name of what the application's last node computes; its output is what the last node of the part computes.
+        main: String,
+    },
+    /// They are features that it reads beside its own. Where V a is to be added to W x within an operator, W x + V a is the
+    /// product of [W V] with x and a, one below the other.
+    Features {
+        /// What the operation reads in place of its input.
+        input: String,
+        /// What it reads in place of its weights.
+        weight: String,
+    },
 }
 
 /// How the dendrites of a fragment read the site's input.
@@ -75,6 +97,9 @@ pub fn fragment(
     }
     let mut constants = Vec::new();
     for set in &own {
+        if let Some(reason) = site.kind.refuses(set.connection) {
+            return Err(Error::Refused { site: site.name.clone(), reason });
+        }
         for (name, shape) in set.tensors(site, sets) {
             let tensor = tensor(weights, set, &name, &shape)?.clone();
             constants.push((name, tensor));
@@ -94,7 +119,8 @@ impl Part {
         reading: Reading,
     ) -> Self {
         let output = application.name.clone();
-        let mut part = Part { main: format!("{output}/main"), output, nodes: Vec::new() };
+        let main = format!("{output}/main");
+        let mut part = Part { joint: Joint::Sum { main: main.clone() }, output, nodes: Vec::new() };
         let mut input = graph.name_of(application.input).to_owned();
         if reading == Reading::Perforated {
             let stop = stop_value(&part.output);
@@ -102,9 +128,26 @@ impl Part {
             input = stop;
         }
         let attributes = &graph.node(application.node).attributes;
-        let mut sum = part.main.clone();
+        let activations = |part: &mut Part, set| part.activations(site, attributes, set, sets, &input);
+        if site.kind.is_recurrent() {
+            let reads = |index| graph.node(application.node).input(index).map(|v| graph.name_of(v).to_owned());
+            let mut features = [reads(0).unwrap_or_default(), reads(1).unwrap_or_default()];
+            for set in own {
+                let activation = activations(&mut part, set);
+                let more = [activation, set.path("connection")];
+                let roles = [EXTENDED_INPUT, EXTENDED_WEIGHT];
+                for ((feature, more), role) in features.iter_mut().zip(more).zip(roles) {
+                    let along = Attributes::new().with("axis", 2);
+                    *feature = part.push("Concat", part.path(set, role), &[feature, &more], along);
+                }
+            }
+            let [input, weight] = features;
+            part.joint = Joint::Features { input, weight };
+            return part;
+        }
+        let mut sum = main;
         for (position, set) in own.iter().enumerate() {
-            let activation = part.activations(site, attributes, set, sets, &input);
+            let activation = activations(&mut part, set);
             let contribution = part.connect(site, set, &activation);
             let last = position + 1 == own.len();
             let next = if last { part.output.clone() } else { part.path(set, "sum") };
@@ -118,7 +161,11 @@ impl Part {
     /// The values that it brings, its output excepted.
     pub fn values(&self) -> impl Iterator<Item = &String> {
         let outputs = self.nodes.iter().map(|node| &node.output).filter(|output| **output != self.output);
-        std::iter::once(&self.main).chain(outputs)
+        let main = match &self.joint {
+            Joint::Sum { main } => Some(main),
+            Joint::Features { .. } => None,
+        };
+        main.into_iter().chain(outputs)
     }
 
     /// The name of a node or value of this part.
@@ -164,7 +211,7 @@ impl Part {
                 let inputs: &[&str] = if site.bias { &[input, &weight, &bias] } else { &[input, &weight] };
                 self.push("Gemm", self.path(set, site.kind.role()), inputs, transposed)
             }
-            SiteKind::MatMul => {
+            SiteKind::MatMul | SiteKind::Recurrent { .. } => {
                 let product =
                     self.push("MatMul", self.path(set, site.kind.role()), &[input, &weight], Attributes::new());
                 if site.bias {

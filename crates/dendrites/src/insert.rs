@@ -6,7 +6,7 @@ use dendrite_onnx::{Graph, Model, Node, Patch, proto::NodeProto};
 
 use crate::{
     error::{Error, Result},
-    fragment::{Fragment, FragmentNode, Part, Reading, fragment},
+    fragment::{Fragment, FragmentNode, Joint, Part, Reading, fragment},
     set::{DendriteSet, Weights},
     sites::{Application, Site},
 };
@@ -45,14 +45,16 @@ fn check_names(site: &Site, fragment: &Fragment, taken: impl Fn(&str) -> bool) -
 }
 
 fn add_to_graph(graph: &mut Graph, application: &Application, part: &Part) {
-    let (element_type, shape) = {
-        let value = graph.value(application.output);
-        (value.element_type, value.shape.clone())
-    };
-    let main = graph.add_value(&part.main);
-    graph.set_type(main, element_type, shape);
-    if let Some(last) = graph.value(application.output).producer() {
-        graph.set_output(last, 0, main);
+    if let Joint::Sum { main } = &part.joint {
+        let (element_type, shape) = {
+            let value = graph.value(application.output);
+            (value.element_type, value.shape.clone())
+        };
+        let main = graph.add_value(main);
+        graph.set_type(main, element_type, shape);
+        if let Some(last) = graph.value(application.output).producer() {
+            graph.set_output(last, 0, main);
+        }
     }
     for node in &part.nodes {
         let inputs = node.inputs.iter().map(|name| graph.find(name)).collect();
@@ -65,6 +67,11 @@ fn add_to_graph(graph: &mut Graph, application: &Application, part: &Part) {
             outputs: vec![Some(output)],
             attributes: node.attributes.clone(),
         });
+    }
+    if let Joint::Features { input, weight } = &part.joint {
+        for (position, name) in [input, weight].into_iter().enumerate() {
+            graph.set_input(application.node, position, graph.find(name));
+        }
     }
 }
 
@@ -96,8 +103,17 @@ pub fn insert_into_patch(
                 let reason = format!("the file has no node with the output '{}'", part.output);
                 return Err(Error::Set { site: site.name.clone(), reason });
             };
-            patch.rename_node_output(index, output, &part.main);
-            patch.insert_nodes_after(index, part.nodes.into_iter().map(written).collect());
+            let added = part.nodes.into_iter().map(written).collect();
+            match part.joint {
+                Joint::Sum { main } => {
+                    patch.rename_node_output(index, output, &main);
+                    patch.insert_nodes_after(index, added);
+                }
+                Joint::Features { input, weight } => {
+                    patch.redirect_node_input(index, 0, &input).redirect_node_input(index, 1, &weight);
+                    patch.insert_nodes_before(index, added);
+                }
+            }
         }
         for (name, tensor) in fragment.constants {
             patch.add_initializer(&name, tensor);

@@ -9,6 +9,9 @@
 //! layer    a   = f(Op_K(x; W_d, b_d))                                         y = Op(x; W, b) + V a
 //! ```
 //!
+//! A recurrent operator sums within itself: its dendrites are features that it reads beside its own, their connection more
+//! columns of its weights ([`fragment::Joint`]).
+//!
 //! `neuron` is the paper's form (one scalar v and c a neuron, no mixing across neurons); `layer` feeds K dendrites to all
 //! neurons through a K x C matrix, as Cascade-Correlation does.
 
@@ -17,6 +20,7 @@ pub mod error;
 pub mod fragment;
 pub mod insert;
 pub mod plan;
+pub mod probe;
 pub mod recognise;
 pub mod set;
 pub mod sites;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    sites::Site,
+    sites::{Site, SiteKind},
 };
 
 /// The non-linearity of a set.
@@ -91,6 +91,9 @@ impl DendriteSet {
 
     /// The shape of the connection: a scalar a neuron, or the mixing matrix in the form its operator takes.
     pub fn connection_shape(&self, site: &Site) -> Vec<usize> {
+        if let SiteKind::Recurrent { directions } = site.kind {
+            return vec![directions, site.channels / directions.max(1), self.width];
+        }
         match self.connection {
             Connection::Neuron => self.channel_shape(site),
             Connection::Layer if site.kind.is_convolution() => {

@@ -51,9 +51,10 @@ pub fn weights(graph: &Graph) -> Vec<ValueId> {
             continue;
         }
         for (position, input) in node.inputs.iter().enumerate() {
-            let Some(origin) = input.and_then(|v| origin(graph, v)) else { continue };
-            if is_weight_operand(graph, node, position, origin) {
-                found.insert((graph.name_of(origin).to_owned(), origin));
+            for origin in input.map_or_else(Vec::new, |v| origins(graph, node, v)) {
+                if is_weight_operand(graph, node, position, origin) {
+                    found.insert((graph.name_of(origin).to_owned(), origin));
+                }
             }
         }
     }
@@ -75,7 +76,7 @@ pub fn trained(graph: &Graph, sites: &[Site], train: &Train) -> Result<Vec<Value
         }
         let origins: BTreeSet<ValueId> = nodes
             .into_iter()
-            .flat_map(|id| graph.node(id).inputs.iter().flatten().filter_map(|v| origin(graph, *v)))
+            .flat_map(|id| graph.node(id).inputs.iter().flatten().flat_map(move |v| origins(graph, graph.node(id), *v)))
             .collect();
         all.iter().copied().filter(|v| origins.contains(v)).collect()
     };
@@ -112,6 +113,21 @@ pub fn origin(graph: &Graph, value: ValueId) -> Option<ValueId> {
         }
         value = node.input(0)?;
     }
+}
+
+/// The stored constants behind an input of a node. A recurrent operator's weights may be put together from several: its own and
+/// the connections of its dendrites.
+fn origins(graph: &Graph, node: &Node, value: ValueId) -> Vec<ValueId> {
+    let joins = ["LSTM", "GRU", "RNN"].iter().any(|op| node.is(op));
+    let (mut left, mut seen, mut found) = (vec![value], BTreeSet::new(), Vec::new());
+    while let Some(value) = left.pop() {
+        let producer = graph.value(value).producer().map(|id| graph.node(id));
+        match producer.filter(|node| joins && node.is("Concat")) {
+            Some(join) => left.extend(join.inputs.iter().flatten().filter(|v| seen.insert(**v))),
+            None => found.extend(origin(graph, value)),
+        }
+    }
+    found
 }
 
 /// Whether an operator only moves the elements of its first input.

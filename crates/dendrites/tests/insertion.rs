@@ -6,7 +6,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Random, cases, difference, file, inputs, models, patched, run_file, sets, tensors, tied_cases, working};
+use common::{
+    Random, cases, difference, file, inputs, models, patched, recurrent_cases, run_file, sets, tensors, tied_cases,
+    working,
+};
 use dendrite_onnx::{Model, Patch, Severity, Tensor, check, ops::cost};
 use dendrite_runtime::Optimization;
 use dendrites::{
@@ -28,7 +31,13 @@ fn worst(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> f64 {
 /// Real models, and one of every kind of site.
 fn all() -> Vec<(String, Model)> {
     let mut all = models();
-    all.extend(cases().into_iter().chain(tied_cases(true)).map(|case| (case.name.to_owned(), file(&case.graph))));
+    all.extend(
+        cases()
+            .into_iter()
+            .chain(tied_cases(true))
+            .chain(recurrent_cases())
+            .map(|case| (case.name.to_owned(), file(&case.graph))),
+    );
     all
 }
 
@@ -140,7 +149,8 @@ fn a_grown_file_grows_again() {
 #[test]
 fn parameters_and_work_follow_the_formulas() {
     for (name, model) in all() {
-        let (graph, sites) = working(&model);
+        let (graph, every) = working(&model);
+        let (sites, recurrent): (Vec<_>, Vec<_>) = every.into_iter().partition(|s| !s.kind.is_recurrent());
         let (parameters, macs) = (cost::model_parameters(&graph), cost::model_macs(&graph));
         let own = |s: &dendrites::Site| s.weight_shape.iter().product::<usize>() + if s.bias { s.channels } else { 0 };
         let site_macs: Option<u64> =
@@ -170,6 +180,7 @@ fn parameters_and_work_follow_the_formulas() {
                 assert_eq!(cost::model_parameters(&grown), 3108);
             }
         }
+        let sites: Vec<_> = sites.into_iter().chain(recurrent).collect();
         let added = sets(&sites, Connection::Layer, 1, Activation::Relu);
         let expected: usize =
             sites.iter().zip(&added).map(|(s, set)| set.width * (own(s) / s.channels + s.channels)).sum();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Random, cases, file, models, patched, sets, tensors, tied_cases, working};
+use common::{Random, cases, file, models, patched, recurrent_cases, sets, tensors, tied_cases, working};
 use dendrite_onnx::{
     Model, Tensor,
     proto::{GraphProto, ModelProto},
@@ -49,7 +49,13 @@ fn grown(model: &Model, connection: Connection, count: usize, connected: bool) -
 
 fn all() -> Vec<(String, Model)> {
     let mut all = models();
-    all.extend(cases().into_iter().chain(tied_cases(true)).map(|case| (case.name.to_owned(), file(&case.graph))));
+    all.extend(
+        cases()
+            .into_iter()
+            .chain(tied_cases(true))
+            .chain(recurrent_cases())
+            .map(|case| (case.name.to_owned(), file(&case.graph))),
+    );
     all
 }
 

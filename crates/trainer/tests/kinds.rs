@@ -54,7 +54,7 @@ impl Problem {
         DataSet::from_arrays("kinds", arrays).unwrap()
     }
 
-    fn grow(&self, method: Method, connect: Connection) -> (Outcome, Model) {
+    fn grow(&self, method: Method, connect: Connection, sites: &[&str]) -> (Outcome, Model) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let options = Options {
@@ -68,6 +68,7 @@ impl Problem {
             patience: 5,
             activation: Activations::Relu,
             threads: Some(1),
+            sites: sites.iter().map(|site| (*site).to_owned()).collect(),
             ..Default::default()
         };
         let outcome = grow(&mut Run {
@@ -87,11 +88,11 @@ impl Problem {
         (outcome.unwrap(), Model::open(path.join("model.onnx")).unwrap())
     }
 
-    /// Every given way of growing brings the loss to `share` of what fine-tuning alone leaves, at the sites given.
+    /// Every given way of growing at `sites` brings the loss to `share` of what fine-tuning alone leaves.
     fn solved(&self, ways: &[(Method, Connection)], share: f64, sites: &[&str]) {
         for (method, connect) in ways {
             let what = format!("{} {connect:?}", method.name());
-            let (outcome, model) = self.grow(*method, *connect);
+            let (outcome, model) = self.grow(*method, *connect, sites);
             let base = outcome.summary.phases.iter().find(|p| p.kind == "finetune").unwrap().val_loss;
             let after = outcome.summary.after.val.0["loss"];
             println!("{what}: {base:.4} -> {after:.4}, {} parameters", outcome.summary.after.parameters);
@@ -151,4 +152,35 @@ fn a_weight_that_two_operations_share_grows() {
         vec![a[0] - b[0], a[1] - b[1]]
     }
     Problem { model, row: row.to_vec(), target: vec![2], wanted }.solved(&ALL, 0.8, &["branch_0"]);
+}
+
+/// What a recurrent operator has summed up after four steps of two numbers each: their products, which its gates, linear in
+/// what they read, can tell by dendrites alone.
+#[test]
+fn recurrent_operators_grow() {
+    for (op, gates, direction) in [("RNN", 1, "forward"), ("GRU", 3, "reverse"), ("LSTM", 4, "bidirectional")] {
+        let row = [4, 2];
+        let directions = if direction == "bidirectional" { 2 } else { 1 };
+        let model = model(&row, &mut |g, x, rng| {
+            let hidden = 2;
+            let t = g.op("Transpose", "steps", &[x], Attributes::new().with("perm", vec![1i64, 0, 2]));
+            let w = weight(g, rng, "w", &[directions, gates * hidden, 2]);
+            let r = weight(g, rng, "r", &[directions, gates * hidden, hidden]);
+            let b = weight(g, rng, "b", &[directions, 2 * gates * hidden]);
+            let attributes = Attributes::new().with("hidden_size", hidden as i64).with("direction", direction);
+            let outputs = g.add_node(op, "recurrent", &[Some(t), Some(w), Some(r), Some(b)], attributes, 2);
+            let perm = g.op("Transpose", "last", &[outputs[1]], Attributes::new().with("perm", vec![1i64, 0, 2]));
+            let flat = g.op("Flatten", "flat", &[perm], Attributes::new());
+            let (v, c) = (weight(g, rng, "v", &[directions * hidden, 1]), weight(g, rng, "c", &[1]));
+            g.op("Gemm", "y", &[flat, v, c], Attributes::new())
+        });
+        fn wanted(x: &[f32]) -> Vec<f32> {
+            vec![x.chunks(2).map(|step| step[0] * step[1]).sum()]
+        }
+        let ways =
+            [(Method::Gd, Connection::Layer), (Method::Hybrid, Connection::Layer), (Method::Pb, Connection::Layer)];
+        let problem = Problem { model, row: row.to_vec(), target: vec![1], wanted };
+        println!("{op}");
+        problem.solved(&ways, 0.8, &["recurrent"]);
+    }
 }

@@ -8,6 +8,7 @@ use dendrite_onnx::{
 };
 use dendrite_runtime::infer_shapes;
 use dendrite_trainer::Network;
+use dendrites::Connection;
 use serde::Serialize;
 
 use crate::{
@@ -79,6 +80,8 @@ struct SiteFacts {
     operator: String,
     /// How many operations share the weights, and the dendrites.
     applications: usize,
+    /// Whether dendrites can be connected by neuron; by layer they always can.
+    neuron_connection: bool,
     neurons: usize,
     /// Weights a neuron reads.
     fan_in: usize,
@@ -194,8 +197,9 @@ fn list_sites(model: &Model) -> Result<GrowthFacts, Failure> {
     let sites = network.sites.iter().map(|s| SiteFacts {
         name: s.name.clone(),
         node: s.applications.first().map(|a| a.node_name.clone()).unwrap_or_default(),
-        operator: s.kind.op().to_owned(),
+        operator: s.applications.first().map(|a| network.graph.node(a.node).op.clone()).unwrap_or_default(),
         applications: s.applications.len(),
+        neuron_connection: s.kind.refuses(Connection::Neuron).is_none(),
         neurons: s.channels,
         fan_in: s.fan_in(),
     });
@@ -302,10 +306,13 @@ fn print_sites(facts: &Facts, out: &Output) -> Result<(), Failure> {
             .iter()
             .map(|s| {
                 let (neurons, fan_in) = (grouped(s.neurons as u64), grouped(s.fan_in as u64));
-                let operator = match s.applications {
-                    1 => s.operator.clone(),
-                    n => format!("{}, {n} times", s.operator),
-                };
+                let mut operator = s.operator.clone();
+                if s.applications > 1 {
+                    operator += &format!(", {} times", s.applications);
+                }
+                if !s.neuron_connection {
+                    operator += ", layer dendrites alone";
+                }
                 vec![s.name.clone(), s.node.clone(), operator, neurons, fan_in]
             })
             .collect();

@@ -69,7 +69,7 @@ impl Builder<'_> {
                 let inputs: Vec<ValueId> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
                 self.typed("Gemm", &inputs, attributes, &shape)
             }
-            SiteKind::MatMul => {
+            SiteKind::MatMul | SiteKind::Recurrent { .. } => {
                 let product = self.typed("MatMul", &[x, weight], Attributes::new(), &shape);
                 match bias {
                     Some(bias) => self.typed("Add", &[product, bias], Attributes::new(), &shape),

@@ -19,7 +19,11 @@ use dendrite_onnx::{
 };
 
 use self::reader::{Reader, split};
-use crate::{error::Result, set::DendriteSet};
+use crate::{
+    error::Result,
+    fragment::{EXTENDED_INPUT, EXTENDED_WEIGHT},
+    set::DendriteSet,
+};
 
 /// A site with the dendrites that stand there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +41,25 @@ pub struct GrownSite {
 struct Place {
     /// Its output.
     name: String,
-    /// The node whose output that was before the site grew, and which of its outputs.
-    main: (usize, usize),
+    /// What it was before the site grew.
+    before: Before,
+}
+
+/// What stood in a grown site's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Before {
+    /// A node computed the site's output, as one of its outputs.
+    Output(usize, usize),
+    /// A recurrent node read an input and weights.
+    Inputs(usize, [String; 2]),
+}
+
+impl Place {
+    fn node(&self) -> usize {
+        match self.before {
+            Before::Output(node, _) | Before::Inputs(node, _) => node,
+        }
+    }
 }
 
 /// A dendrite set in a file.
@@ -52,7 +73,7 @@ pub struct GrownSet {
     nodes: Vec<usize>,
     /// Its tensors.
     constants: Vec<String>,
-    /// The nodes that add it, one for each application of the site.
+    /// The nodes that add it, one for each application of the site; at a recurrent operator none is.
     adds: Vec<usize>,
 }
 
@@ -149,10 +170,21 @@ fn take_growth(model: &Model, view: &mut View, own: &[GrownSite], other: &[Grown
         }
         let last = same.checked_sub(1).and_then(|last| site.sets.get(last));
         for (index, place) in site.applications.iter().enumerate() {
-            match last.and_then(|set| set.adds.get(index)) {
-                Some(add) => view.rename_output(*add, 0, &place.name),
-                None => view.rename_output(place.main.0, place.main.1, &place.name),
-            };
+            match (&place.before, last) {
+                (Before::Output(node, output), None) => {
+                    view.rename_output(*node, *output, &place.name);
+                }
+                (Before::Output(..), Some(last)) => {
+                    last.adds.get(index).map(|add| view.rename_output(*add, 0, &place.name));
+                }
+                (Before::Inputs(node, names), None) => {
+                    view.redirect_input(*node, 0, &names[0]).redirect_input(*node, 1, &names[1]);
+                }
+                (Before::Inputs(node, _), Some(last)) => {
+                    let names = [EXTENDED_INPUT, EXTENDED_WEIGHT].map(|role| last.set.path_at(&place.name, role));
+                    view.redirect_input(*node, 0, &names[0]).redirect_input(*node, 1, &names[1]);
+                }
+            }
         }
         let mut untrained = true;
         for set in more {
@@ -164,7 +196,7 @@ fn take_growth(model: &Model, view: &mut View, own: &[GrownSite], other: &[Grown
             parameters: more.iter().map(|s| s.parameters).sum(),
             untrained,
         };
-        growth.push((site.applications.iter().map(|place| place.main.0).min(), told));
+        growth.push((site.applications.iter().map(Place::node).min(), told));
     }
     growth.sort_by_key(|(node, _)| *node);
     Ok(growth.into_iter().map(|(_, told)| told).collect())

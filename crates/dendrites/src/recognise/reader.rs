@@ -8,7 +8,11 @@ use dendrite_onnx::{
     proto::{AttributeProto, GraphProto, NodeProto, TensorProto},
 };
 
-use crate::{error::Result, recognise::GrownSite};
+use crate::{
+    error::Result,
+    fragment::EXTENDED_WEIGHT,
+    recognise::{Before, GrownSite},
+};
 
 /// The site, the index and the role that a name of the form `<site>/dendrite_<index>/<role>` speaks of.
 pub(super) fn split(name: &str) -> Option<(&str, usize, &str)> {
@@ -22,7 +26,7 @@ pub(super) fn split(name: &str) -> Option<(&str, usize, &str)> {
 /// The main graph of a file, some of its nodes taken away.
 pub(super) struct Reader<'a> {
     model: &'a Model,
-    nodes: &'a [NodeProto],
+    pub(super) nodes: &'a [NodeProto],
     /// The node that computes a value, and as which of its outputs.
     producers: HashMap<String, (usize, usize)>,
     /// The nodes that read a value; those whose sub-graphs do included.
@@ -32,6 +36,8 @@ pub(super) struct Reader<'a> {
     /// The dimensions of constants.
     shapes: HashMap<&'a str, &'a [i64]>,
     gone: HashSet<usize>,
+    /// Inputs of nodes that read another value again, dendrites being taken away.
+    restored: HashMap<(usize, usize), &'a str>,
 }
 
 impl<'a> Reader<'a> {
@@ -57,17 +63,29 @@ impl<'a> Reader<'a> {
             initializers: model.initializers(),
             shapes: shapes(model),
             gone: HashSet::new(),
+            restored: HashMap::new(),
         }
     }
 
-    /// The values that may be the outputs of grown sites: sums whose second operand is named as a contribution to them.
+    /// The values that may be the outputs of grown sites: sums whose second operand is named as a contribution to them, and
+    /// what recurrent operators compute whose weights are named as extended ones of it.
     pub(super) fn candidates(&self) -> Vec<String> {
         let contributed = |node: &NodeProto| -> Option<String> {
             let (site, _, role) = split(node.input.get(1)?)?;
-            let output = node.output.first()?;
-            (is(node, "Add") && role == "contribution" && site == output).then(|| output.clone())
+            let named = match role {
+                "contribution" if is(node, "Add") => node.output.first()? == site,
+                EXTENDED_WEIGHT if is_recurrent(node) => node.output.iter().any(|output| output == site),
+                _ => false,
+            };
+            named.then(|| site.to_owned())
         };
         self.nodes.iter().filter_map(contributed).collect()
+    }
+
+    /// What input `input` of a node reads.
+    pub(super) fn input(&self, node: usize, input: usize) -> Option<&str> {
+        let own = || self.nodes.get(node)?.input.get(input).map(String::as_str);
+        self.restored.get(&(node, input)).copied().or_else(own)
     }
 
     pub(super) fn producer(&self, value: &str) -> Option<(usize, &'a NodeProto)> {
@@ -91,9 +109,24 @@ impl<'a> Reader<'a> {
             self.gone.extend(&set.nodes);
         }
         for place in &site.applications {
-            self.producers.insert(place.name.clone(), place.main);
-            if let Some(own) = self.nodes[place.main.0].output.get(place.main.1) {
-                self.producers.remove(own);
+            match &place.before {
+                Before::Output(node, output) => {
+                    self.producers.insert(place.name.clone(), (*node, *output));
+                    if let Some(own) = self.nodes[*node].output.get(*output) {
+                        self.producers.remove(own);
+                    }
+                }
+                Before::Inputs(node, names) => {
+                    for (input, name) in names.iter().enumerate() {
+                        // The dendrites read it, so it has readers.
+                        if let Some((name, readers)) = self.readers.get_key_value(name.as_str()) {
+                            let (name, mut readers) = (*name, readers.clone());
+                            readers.push(*node);
+                            self.readers.insert(name, readers);
+                            self.restored.insert((*node, input), name);
+                        }
+                    }
+                }
             }
         }
     }
@@ -126,6 +159,11 @@ fn known(dims: &[i64]) -> Option<Vec<usize>> {
 /// Whether a node is operator `op` of the standard domain.
 pub(super) fn is(node: &NodeProto, op: &str) -> bool {
     matches!(node.domain(), "" | "ai.onnx") && node.op_type() == op
+}
+
+/// Whether a node is one of the recurrent operators.
+pub(super) fn is_recurrent(node: &NodeProto) -> bool {
+    ["LSTM", "GRU", "RNN"].iter().any(|op| is(node, op))
 }
 
 /// The names that the sub-graphs of an attribute read; some may be their own.

@@ -1,16 +1,16 @@
 //! One grown site, read off a file.
 
 use dendrite_onnx::{
-    Attributes, Graph, Node, ValueId,
+    Attributes, Graph, Node,
     proto::{AttributeProto, NodeProto},
 };
 
 use crate::{
     error::Result,
-    fragment::{Part, Reading, fragment},
+    fragment::{EXTENDED_INPUT, EXTENDED_WEIGHT, Joint, Part, Reading, fragment},
     recognise::{
-        GrownSet, GrownSite, Place,
-        reader::{Reader, is, split},
+        Before, GrownSet, GrownSite, Place,
+        reader::{Reader, is, is_recurrent, split},
     },
     set::{Activation, Connection, DendriteSet, Weights},
     sites::{Application, Site, SiteKind},
@@ -39,7 +39,7 @@ impl Reader<'_> {
 
     /// The site whose tensors the dendrites at `name` read.
     fn owner(&self, name: &str) -> Option<String> {
-        let index = *self.chain(name)?.first()?;
+        let index = *self.chain(name)?.indices.first()?;
         let roles = [SiteKind::Conv, SiteKind::Gemm, SiteKind::MatMul].map(SiteKind::role);
         let paths = roles.map(|role| format!("{name}/dendrite_{index}/{role}"));
         let (_, node) = paths.iter().find_map(|path| self.producer(path))?;
@@ -61,7 +61,8 @@ impl Reader<'_> {
         let Some(nodes) = built.parts.iter().map(|part| self.nodes_of(part)).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let all: Vec<usize> = nodes.iter().flatten().copied().collect();
+        // A recurrent operator reads its dendrites itself.
+        let all: Vec<usize> = nodes.iter().flatten().copied().chain(places.iter().map(Place::node)).collect();
         let private = built.parts.iter().flat_map(Part::values);
         let constants = built.constants.iter().map(|(path, _)| path);
         if !private.chain(constants).all(|value| self.is_read_by(value, &all)) {
@@ -71,13 +72,16 @@ impl Reader<'_> {
         for (part, nodes) in built.parts.iter().zip(nodes) {
             let mut rest = part.nodes.iter().zip(nodes);
             for (position, set) in grown.iter_mut().enumerate() {
-                // A part is in order of its sets, each of which ends with its sum.
-                let last = position + 1 == sets.len();
-                let sum = if last { part.output.clone() } else { set.set.path_at(&part.output, "sum") };
+                // A part is in order of its sets, each of which ends with its sum or with the weights that it extends.
+                let end = match part.joint {
+                    Joint::Features { .. } => set.set.path_at(&part.output, EXTENDED_WEIGHT),
+                    Joint::Sum { .. } if position + 1 == sets.len() => part.output.clone(),
+                    Joint::Sum { .. } => set.set.path_at(&part.output, "sum"),
+                };
                 for (node, index) in rest.by_ref() {
                     set.nodes.push(index);
-                    if node.output == sum {
-                        set.adds.push(index);
+                    if node.output == end {
+                        set.adds.extend(matches!(part.joint, Joint::Sum { .. }).then_some(index));
                         break;
                     }
                 }
@@ -101,28 +105,36 @@ impl Reader<'_> {
 
     /// What the names and tensors of a site speak of.
     fn outline(&self, name: &str, applications: &[String]) -> Option<Outline> {
-        let indices = self.chain(name)?;
+        let indices = self.chain(name)?.indices;
         let (mut operations, mut places) = (Vec::new(), Vec::new());
         for application in applications {
-            if self.chain(application)? != indices {
+            let chain = self.chain(application)?;
+            if chain.indices != indices {
                 return None;
             }
-            let main = format!("{application}/main");
-            places.push(Place { name: application.clone(), main: self.place_of(&main)? });
-            operations.push(self.operation(&main)?);
+            operations.push(match &chain.before {
+                Before::Output(..) => self.operation(application)?,
+                Before::Inputs(node, reads) => self.recurrent(application, *node, reads, *indices.first()?)?,
+            });
+            places.push(Place { name: application.clone(), before: chain.before });
         }
-        let kind = operations.first()?.0;
-        if operations.iter().any(|(other, _)| *other != kind) {
+        let kind = operations.first()?.kind;
+        if operations.iter().any(|other| other.kind != kind) {
             return None;
         }
         let sets: Vec<DendriteSet> = indices.iter().map(|index| self.set(name, *index, kind)).collect::<Option<_>>()?;
-        let named = applications.iter().map(String::as_str).zip(operations.iter().map(|(_, node)| *node));
-        let (graph, site) = self.describe(name, kind, &named.collect::<Vec<_>>(), &sets)?;
+        let (graph, site) = self.describe(name, kind, &operations, &sets)?;
         Some(Outline { graph, site, sets, places })
     }
 
-    /// The indices of the sets at a site's output, first to last, along the sums back to what its own operation computes.
-    fn chain(&self, name: &str) -> Option<Vec<usize>> {
+    /// The sets at a site's output, along the sums back to what its own operation computes, or along what a recurrent operator
+    /// reads back to what it read.
+    fn chain(&self, name: &str) -> Option<Chain> {
+        let (node, _) = self.producer(name)?;
+        if is_recurrent(&self.nodes[node]) { self.features(name, node) } else { self.sums(name) }
+    }
+
+    fn sums(&self, name: &str) -> Option<Chain> {
         let main = format!("{name}/main");
         let mut indices = Vec::new();
         let mut value = name.to_owned();
@@ -137,20 +149,58 @@ impl Reader<'_> {
             indices.push(index);
             value = sum.clone();
         }
-        indices.reverse();
-        (!indices.is_empty()).then_some(indices)
+        let (node, output) = self.place_of(&main)?;
+        Chain::new(indices, Before::Output(node, output))
     }
 
-    /// The linear operation whose result is `main`, a bias and a batch normalisation passed by.
-    fn operation(&self, main: &str) -> Option<(SiteKind, &NodeProto)> {
-        let mut value = main;
+    fn features(&self, name: &str, recurrent: usize) -> Option<Chain> {
+        let mut indices: Vec<usize> = Vec::new();
+        let mut weight = self.input(recurrent, 1)?;
+        while let Some((_, index, _)) =
+            split(weight).filter(|(site, _, role)| *site == name && *role == EXTENDED_WEIGHT)
+        {
+            if indices.last().is_some_and(|last| *last <= index) {
+                return None;
+            }
+            indices.push(index);
+            weight = self.producer(weight)?.1.input.first()?;
+        }
+        let first = format!("{name}/dendrite_{}/{EXTENDED_INPUT}", indices.last()?);
+        let read = self.producer(&first)?.1.input.first()?;
+        // The last set is what the operator reads.
+        let last = format!("{name}/dendrite_{}/{EXTENDED_INPUT}", indices.first()?);
+        if self.input(recurrent, 0)? != last {
+            return None;
+        }
+        Chain::new(indices, Before::Inputs(recurrent, [read.clone(), weight.to_owned()]))
+    }
+
+    /// A recurrent operation, of as many directions as its dendrites have connections for.
+    fn recurrent<'s>(
+        &'s self,
+        output: &'s str,
+        node: usize,
+        reads: &[String; 2],
+        index: usize,
+    ) -> Option<Operation<'s>> {
+        let owner = self.owner(output)?;
+        let directions = *self.dims(&format!("{owner}/dendrite_{index}/connection"))?.first()?;
+        let kind = SiteKind::Recurrent { directions };
+        Some(Operation { kind, output, node: &self.nodes[node], reads: reads.clone() })
+    }
+
+    /// The linear operation of a site's application, a bias and a batch normalisation passed by.
+    fn operation<'s>(&'s self, output: &'s str) -> Option<Operation<'s>> {
+        let main = format!("{output}/main");
+        let mut value = main.as_str();
         for _ in 0..=FOLLOWERS {
             let (_, node) = self.producer(value)?;
             if !is(node, node.op_type()) {
                 return None;
             }
-            if let Some(kind) = SiteKind::of_op(node.op_type()) {
-                return Some((kind, node));
+            if let Some(kind) = SiteKind::of_linear(node.op_type()) {
+                let reads = [node.input.first()?.clone(), node.input.get(1)?.clone()];
+                return Some(Operation { kind, output, node, reads });
             }
             value = match (node.op_type(), node.input.as_slice()) {
                 ("BatchNormalization", [value, ..]) => value,
@@ -177,6 +227,12 @@ impl Reader<'_> {
         if connection.len() == rank {
             set.connection = Connection::Layer;
         }
+        if kind.is_recurrent() {
+            (set.connection, set.width) = (Connection::Layer, *connection.get(2)?);
+            let (_, node) = self.producer(&set.path("activation"))?;
+            set.activation = Activation::of_op(node.op_type())?;
+            return (set.width > 0).then_some(set);
+        }
         set.width = match (set.connection, kind) {
             (Connection::Layer, kind) if kind.is_convolution() => *connection.get(1)?,
             _ => *connection.first()?,
@@ -191,7 +247,7 @@ impl Reader<'_> {
         &self,
         name: &str,
         kind: SiteKind,
-        operations: &[(&str, &NodeProto)],
+        operations: &[Operation],
         sets: &[DendriteSet],
     ) -> Option<(Graph, Site)> {
         let first = sets.first()?;
@@ -200,14 +256,13 @@ impl Reader<'_> {
             return None;
         }
         let channels = match (first.connection, kind) {
+            (_, SiteKind::Recurrent { directions }) => directions.checked_mul(*connection.get(1)?)?,
             (Connection::Layer, kind) if !kind.is_convolution() => *connection.get(1)?,
             (Connection::Layer | Connection::Neuron, _) => *connection.first()?,
         };
         let mut graph = Graph::new("", 0);
-        let applications: Vec<Application> = operations
-            .iter()
-            .map(|(output, operation)| described(&mut graph, output, operation))
-            .collect::<Option<_>>()?;
+        let applications: Vec<Application> =
+            operations.iter().map(|operation| operation.in_graph(&mut graph)).collect();
         let attributes = &graph.node(applications.first()?.node).attributes;
         let mut site = Site {
             name: name.to_owned(),
@@ -217,13 +272,21 @@ impl Reader<'_> {
             channels,
             groups: usize::try_from(attributes.int("group", 1)).unwrap_or(1),
             transposed: kind == SiteKind::Gemm && attributes.int("transB", 0) != 0,
+            first_index: 0,
             applications,
         };
         site.weight_shape = site.weight_shape_of(channels);
-        for (_, operation) in operations {
+        let operand = match (kind, connection.as_slice()) {
+            (SiteKind::Recurrent { directions }, [_, gates, _]) => {
+                vec![directions, *gates, *site.weight_shape.first()?]
+            }
+            (SiteKind::Recurrent { .. }, _) => return None,
+            _ => site.weight_shape.clone(),
+        };
+        for operation in operations {
             // Weights that are computed, from quantised ones say, have no shape in the file.
-            match self.constant_dims(operation.input.get(1)?) {
-                Some(dims) if dims.as_ref() != Some(&site.weight_shape) => return None,
+            match self.constant_dims(&operation.reads[1]) {
+                Some(dims) if dims.as_ref() != Some(&operand) => return None,
                 _ => {}
             }
         }
@@ -239,26 +302,49 @@ struct Outline {
     places: Vec<Place>,
 }
 
-/// An operation of a file as a node of `graph`.
-fn described(graph: &mut Graph, output: &str, operation: &NodeProto) -> Option<Application> {
-    let mut value = |name: &str| -> ValueId {
-        match graph.find(name) {
+/// The sets at an output, first to last, and what was there before them.
+struct Chain {
+    indices: Vec<usize>,
+    before: Before,
+}
+
+impl Chain {
+    /// Of indices last to first.
+    fn new(mut indices: Vec<usize>, before: Before) -> Option<Self> {
+        indices.reverse();
+        (!indices.is_empty()).then_some(Chain { indices, before })
+    }
+}
+
+/// An operation of a site.
+struct Operation<'s> {
+    kind: SiteKind,
+    /// The output of the site's application.
+    output: &'s str,
+    node: &'s NodeProto,
+    /// The input and the weights that it reads without dendrites.
+    reads: [String; 2],
+}
+
+impl Operation<'_> {
+    /// As a node of `graph`.
+    fn in_graph(&self, graph: &mut Graph) -> Application {
+        let mut value = |name: &str| match graph.find(name) {
             Some(value) => value,
             None => graph.add_value(name),
-        }
-    };
-    let (input, weight) = (value(operation.input.first()?), value(operation.input.get(1)?));
-    let named = value(output);
-    let node = graph.push(Node {
-        name: String::new(),
-        domain: String::new(),
-        op: operation.op_type().to_owned(),
-        inputs: vec![Some(input), Some(weight)],
-        outputs: vec![Some(named)],
-        attributes: Attributes::from(operation.attribute.clone()),
-    });
-    let (name, node_name) = (output.to_owned(), operation.name().to_owned());
-    Some(Application { name, node_name, node, input, weight, output: named })
+        };
+        let (input, weight, output) = (value(&self.reads[0]), value(&self.reads[1]), value(self.output));
+        let node = graph.push(Node {
+            name: String::new(),
+            domain: String::new(),
+            op: self.node.op_type().to_owned(),
+            inputs: vec![Some(input), Some(weight)],
+            outputs: vec![Some(output)],
+            attributes: Attributes::from(self.node.attribute.clone()),
+        });
+        let (name, node_name) = (self.output.to_owned(), self.node.name().to_owned());
+        Application { name, node_name, node, input, weight, output }
+    }
 }
 
 impl GrownSet {

@@ -2,19 +2,22 @@
 
 use std::collections::HashSet;
 
-use dendrite_onnx::{ElementType, Graph, Node, NodeId, ValueId};
+use dendrite_onnx::{ElementType, Graph, NodeId, ValueId};
 
-use crate::sites::{Application, Site, SiteKind};
+use crate::{
+    fragment::{EXTENDED_INPUT, EXTENDED_WEIGHT},
+    sites::{Application, Site, SiteKind},
+};
 
-/// The site that a node is, of one application, without what follows it; else the reason why it is none.
-pub(super) fn classify(
+/// What a node reads and computes as a site, and the shape of its weights; else the reason why it is none.
+fn operands(
     graph: &Graph,
     id: NodeId,
-    node: &Node,
-    kind: SiteKind,
     active: &HashSet<ValueId>,
-) -> std::result::Result<Site, String> {
-    let (Some(input), Some(weight), Some(output)) = (node.input(0), node.input(1), node.output(0)) else {
+) -> std::result::Result<(Application, Vec<usize>), String> {
+    let node = graph.node(id);
+    let output = node.outputs.iter().flatten().next().copied();
+    let (Some(input), Some(weight), Some(output)) = (node.input(0), node.input(1), output) else {
         return Err("it lacks an input or an output".to_owned());
     };
     match (active.contains(&input), active.contains(&weight)) {
@@ -28,12 +31,24 @@ pub(super) fn classify(
         Some(other) => return Err(format!("its weights are {other}, only float32 is trained")),
         None => return Err("the type of its weights is unknown".to_owned()),
     }
-    let weight_shape = graph
-        .value(weight)
-        .shape
-        .as_ref()
-        .and_then(|s| s.as_known())
-        .ok_or_else(|| "the shape of its weights is unknown".to_owned())?;
+    let shape = graph.value(weight).shape.as_ref().and_then(|s| s.as_known());
+    let shape = shape.ok_or_else(|| "the shape of its weights is unknown".to_owned())?;
+    if shape.contains(&0) {
+        return Err("its weights are empty".to_owned());
+    }
+    let (name, node_name) = (graph.name_of(output).to_owned(), node.name.clone());
+    Ok((Application { name, node_name, node: id, input, weight, output }, shape))
+}
+
+/// The site that a linear node is, of one application, without what follows it; else the reason why it is none.
+pub(super) fn linear(
+    graph: &Graph,
+    id: NodeId,
+    kind: SiteKind,
+    active: &HashSet<ValueId>,
+) -> std::result::Result<Site, String> {
+    let node = graph.node(id);
+    let (application, weight_shape) = operands(graph, id, active)?;
     let bad_rank = || format!("weights of rank {} are not supported", weight_shape.len());
     let groups = usize::try_from(node.attributes.int("group", 1)).unwrap_or(1);
     let (channels, bias) = match kind {
@@ -55,25 +70,76 @@ pub(super) fn classify(
                 _ => return Err(bad_rank()),
             }
         }
-        SiteKind::MatMul => match weight_shape.as_slice() {
+        SiteKind::MatMul | SiteKind::Recurrent { .. } => match weight_shape.as_slice() {
             [_, b] => (*b, false),
             _ => return Err(bad_rank()),
         },
     };
-    if channels == 0 || weight_shape.contains(&0) {
+    if channels == 0 {
         return Err("its weights are empty".to_owned());
     }
-    let name = graph.name_of(output).to_owned();
     Ok(Site {
-        name: name.clone(),
+        name: application.name.clone(),
         kind,
-        applications: vec![Application { name, node_name: node.name.clone(), node: id, input, weight, output }],
+        applications: vec![application],
         weight_shape,
         bias,
         channels,
         groups,
         transposed: kind == SiteKind::Gemm && node.attributes.int("transB", 0) != 0,
+        first_index: 0,
     })
+}
+
+/// The site that a recurrent node is; else the reason why it is none.
+pub(super) fn recurrent(graph: &Graph, id: NodeId, active: &HashSet<ValueId>) -> std::result::Result<Site, String> {
+    let (mut application, shape) = operands(graph, id, active)?;
+    let [directions, gates, _] = shape[..] else {
+        return Err(format!("weights of rank {} are not supported", shape.len()));
+    };
+    // Dendrites of an earlier growth are among what the operator reads; new ones read what those do.
+    let mut last = usize::MAX;
+    while let (Some((index, input)), Some((same, weight))) = (
+        extended(graph, application.input, &application.name, EXTENDED_INPUT),
+        extended(graph, application.weight, &application.name, EXTENDED_WEIGHT),
+    ) {
+        if index != same || index >= last {
+            break;
+        }
+        (application.input, application.weight, last) = (input, weight, index);
+    }
+    let inputs = graph.value(application.weight).shape.as_ref().and_then(|shape| shape.dim(2)?.known());
+    let inputs = inputs.ok_or_else(|| "the shape of its weights is unknown".to_owned())?;
+    let channels = directions * gates;
+    Ok(Site {
+        name: application.name.clone(),
+        kind: SiteKind::Recurrent { directions },
+        bias: graph.node(id).input(3).is_some(),
+        first_index: first_free(graph, &application.name),
+        applications: vec![application],
+        weight_shape: vec![inputs, channels],
+        channels,
+        groups: 1,
+        transposed: false,
+    })
+}
+
+/// The index of the dendrites with which a value was extended for the recurrent operator of `output`, and what it was before.
+fn extended(graph: &Graph, value: ValueId, output: &str, role: &str) -> Option<(usize, ValueId)> {
+    let path = graph.name_of(value).strip_prefix(output)?.strip_prefix("/dendrite_")?;
+    let (index, named) = path.split_once('/')?;
+    let node = graph.node(graph.value(value).producer()?);
+    let joins = named == role && node.is("Concat") && node.inputs.len() == 2;
+    Some((index.parse().ok().filter(|_| joins)?, node.input(0)?))
+}
+
+/// The first index of a dendrite set whose names, and those of all later ones, the graph does not have yet. Dendrites of a
+/// recurrent operator leave its output the name that it has, and so the next ones bear the same.
+fn first_free(graph: &Graph, output: &str) -> usize {
+    let prefix = format!("{output}/dendrite_");
+    let taken =
+        graph.values().filter_map(|(_, value)| value.name.strip_prefix(&prefix)?.split('/').next()?.parse().ok());
+    taken.max().map_or(0, |index: usize| index.saturating_add(1))
 }
 
 /// Move the site's output past the bias and the batch normalisation that belong to it. Adding dendrites after them keeps

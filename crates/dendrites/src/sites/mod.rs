@@ -8,10 +8,13 @@ use std::collections::HashSet;
 use dendrite_onnx::{Graph, NodeId, ValueId, batch::reachable};
 use globset::Glob;
 
-use self::classify::{absorb_followers, classify};
-use crate::error::{Error, Result};
+use self::classify::{absorb_followers, linear, recurrent};
+use crate::{
+    error::{Error, Result},
+    set::Connection,
+};
 
-/// The linear operators that take dendrites.
+/// The operators that take dendrites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SiteKind {
     /// `Conv` of 1 to 3 spatial dimensions, grouped and depthwise ones included.
@@ -22,22 +25,21 @@ pub enum SiteKind {
     Gemm,
     /// `MatMul` with a constant second operand.
     MatMul,
+    /// `LSTM`, `GRU` or `RNN`: the product of its input with its weights W, for all gates of all directions.
+    Recurrent {
+        /// Directions.
+        directions: usize,
+    },
 }
 
 impl SiteKind {
-    /// The operator of the standard domain that is a site of a kind.
-    pub fn of_op(op: &str) -> Option<Self> {
-        let all = [SiteKind::Conv, SiteKind::ConvTranspose, SiteKind::Gemm, SiteKind::MatMul];
-        all.into_iter().find(|kind| kind.op() == op)
-    }
-
     /// The operator by which a dendrite of such a site reads the site's input.
     pub fn op(self) -> &'static str {
         match self {
             SiteKind::Conv => "Conv",
             SiteKind::ConvTranspose => "ConvTranspose",
             SiteKind::Gemm => "Gemm",
-            SiteKind::MatMul => "MatMul",
+            SiteKind::MatMul | SiteKind::Recurrent { .. } => "MatMul",
         }
     }
 
@@ -46,8 +48,25 @@ impl SiteKind {
         match self {
             SiteKind::Conv | SiteKind::ConvTranspose => "conv",
             SiteKind::Gemm => "gemm",
-            SiteKind::MatMul => "matmul",
+            SiteKind::MatMul | SiteKind::Recurrent { .. } => "matmul",
         }
+    }
+
+    /// The linear operator of the standard domain, other than a recurrent one, that is a site of a kind.
+    pub(crate) fn of_linear(op: &str) -> Option<Self> {
+        let all = [SiteKind::Conv, SiteKind::ConvTranspose, SiteKind::Gemm, SiteKind::MatMul];
+        all.into_iter().find(|kind| kind.op() == op)
+    }
+
+    /// Whether its dendrites join what the operation reads, so that the sum is made within it.
+    pub fn is_recurrent(self) -> bool {
+        matches!(self, SiteKind::Recurrent { .. })
+    }
+
+    /// Why such a site takes no dendrites by a connection, as a clause; `None` where it does.
+    pub fn refuses(self, connection: Connection) -> Option<&'static str> {
+        (self.is_recurrent() && connection == Connection::Neuron)
+            .then_some("its gates are summed within the operator: it takes layer dendrites (--connect layer)")
     }
 
     /// Whether neurons are channels, with positions behind them.
@@ -67,7 +86,7 @@ pub struct Site {
     pub kind: SiteKind,
     /// The operations, in topological order: one, or all that share the weight.
     pub applications: Vec<Application>,
-    /// The shape of the weight operand.
+    /// The shape of the weight operand; of a recurrent operator's, that of the matrix from its inputs to all gates.
     pub weight_shape: Vec<usize>,
     /// Whether the site adds a bias, of its own or by the node that follows, in any application.
     pub bias: bool,
@@ -77,6 +96,8 @@ pub struct Site {
     pub groups: usize,
     /// Whether a `Gemm` reads its weights transposed, neurons first.
     pub transposed: bool,
+    /// The index of the first set that is added: more than 0 where sets of an earlier growth bear the names of this site.
+    pub first_index: usize,
 }
 
 /// One operation of a site.
@@ -88,9 +109,9 @@ pub struct Application {
     pub node_name: String,
     /// The node of the linear operation.
     pub node: NodeId,
-    /// What the operation reads, and a dendrite too.
+    /// What the operation reads, and a dendrite too. What earlier dendrites of a recurrent operator add to it is not part of it.
     pub input: ValueId,
-    /// The weight operand, as the operation sees it.
+    /// The weight operand, as the operation sees it but for earlier dendrites.
     pub weight: ValueId,
     /// The output to which dendrites are added: after the bias and a batch normalisation, where these follow.
     pub output: ValueId,
@@ -109,7 +130,7 @@ impl Site {
             SiteKind::Conv => 0,
             SiteKind::ConvTranspose => 1,
             SiteKind::Gemm if self.transposed => 0,
-            SiteKind::Gemm | SiteKind::MatMul => self.weight_shape.len() - 1,
+            SiteKind::Gemm | SiteKind::MatMul | SiteKind::Recurrent { .. } => self.weight_shape.len() - 1,
         }
     }
 
@@ -170,19 +191,20 @@ pub fn find_sites(graph: &Graph) -> Result<(Vec<Site>, Vec<NotASite>)> {
         if !node.domain.is_empty() {
             continue;
         }
-        let kind = match (SiteKind::of_op(&node.op), node.op.as_str()) {
-            (Some(kind), _) => Ok(kind),
-            (_, "LSTM" | "GRU" | "RNN") => Err("recurrent operators do not take dendrites yet"),
-            (_, "Einsum") => Err("Einsum does not say which axis holds the neurons"),
+        let site = match (SiteKind::of_linear(&node.op), node.op.as_str()) {
+            (Some(kind), _) => linear(graph, id, kind, &active),
+            (_, "LSTM" | "GRU" | "RNN") => recurrent(graph, id, &active),
+            (_, "Einsum") => Err("Einsum does not say which axis holds the neurons".to_owned()),
             (_, "ConvInteger" | "MatMulInteger" | "QLinearConv" | "QLinearMatMul") => {
-                Err("quantised operators have no gradient")
+                Err("quantised operators have no gradient".to_owned())
             }
             _ => continue,
         };
-        let site = kind.map_err(str::to_owned).and_then(|kind| classify(graph, id, node, kind, &active));
         match site {
             Ok(mut site) => {
-                absorb_followers(graph, &mut site, &uses, &outputs);
+                if !site.kind.is_recurrent() {
+                    absorb_followers(graph, &mut site, &uses, &outputs);
+                }
                 sites.push(site);
             }
             Err(reason) => others.push(NotASite::new(graph, id, reason)),

@@ -66,6 +66,7 @@ pub(super) fn joined(graph: &Graph, sites: Vec<Site>, others: &mut Vec<NotASite>
         match misfit(graph, &view, &group) {
             None => joined.extend(group.into_iter().reduce(|mut first, more| {
                 first.bias |= more.bias;
+                first.first_index = first.first_index.max(more.first_index);
                 first.applications.extend(more.applications);
                 first
             })),
@@ -82,7 +83,8 @@ fn misfit(graph: &Graph, view: &View, group: &[Site]) -> Option<&'static str> {
     let first = group.first()?;
     let differs = |other: &Site| {
         let application = other.applications.first()?;
-        if first.kind != other.kind {
+        let op = |site: &Site| site.applications.first().map(|a| graph.node(a.node).op.as_str());
+        if first.kind != other.kind || op(first) != op(other) {
             return Some("of different kinds");
         }
         let moves = View::of(graph, application.weight).moves;

@@ -73,7 +73,11 @@ pub fn file(graph: &Graph) -> Model {
 
 /// `count` sets at every site.
 pub fn sets(sites: &[Site], connection: Connection, count: usize, activation: Activation) -> Vec<DendriteSet> {
-    let widths = |site: &Site| match connection {
+    // Recurrent operators take no others.
+    let connection_of = move |site: &Site| {
+        if site.kind.refuses(connection).is_some() { Connection::Layer } else { connection }
+    };
+    let widths = move |site: &Site| match connection_of(site) {
         Connection::Neuron => site.channels,
         Connection::Layer => 2usize.next_multiple_of(site.groups),
     };
@@ -81,8 +85,8 @@ pub fn sets(sites: &[Site], connection: Connection, count: usize, activation: Ac
         .flat_map(|index| {
             sites.iter().map(move |site| DendriteSet {
                 site: site.name.clone(),
-                index,
-                connection,
+                index: site.first_index + index,
+                connection: connection_of(site),
                 activation,
                 width: widths(site),
             })
@@ -495,5 +499,69 @@ pub fn tied_cases(tied: bool) -> Vec<Case> {
         }
         g.op("Sub", "d", &branches, none())
     });
+    list
+}
+
+/// Models of recurrent operators: (name, how the operator is made). ONNX Runtime has none of layout 1.
+pub fn recurrent_cases() -> Vec<Case> {
+    let mut random = Random::new(9);
+    let mut list = Vec::new();
+    let none = Attributes::new;
+    for (name, opset, op, gates, direction, outputs, extras) in [
+        ("a plain LSTM", 7, "LSTM", 4, "forward", 1, false),
+        ("a bidirectional LSTM with everything", 14, "LSTM", 4, "bidirectional", 3, true),
+        ("a backward GRU", 9, "GRU", 3, "reverse", 1, true),
+        ("a bidirectional GRU that resets late", 17, "GRU", 3, "bidirectional", 2, true),
+        ("an RNN without bias", 22, "RNN", 1, "forward", 1, false),
+        ("a bidirectional RNN", 11, "RNN", 1, "bidirectional", 2, true),
+    ] {
+        let (steps, batch, inputs, hidden) = (4, 3, 5, 3);
+        let directions = if direction == "bidirectional" { 2 } else { 1 };
+        let mut graph = Graph::new(name, opset);
+        let x = graph.add_input("x", ElementType::Float, Shape::known(&[steps, batch, inputs]));
+        let mut constant = |graph: &mut Graph, name: &str, shape: &[usize]| {
+            let tensor = random.tensor(shape, 0.7);
+            Some(graph.add_constant(name, tensor))
+        };
+        let mut read = vec![Some(x)];
+        read.push(constant(&mut graph, "w", &[directions, gates * hidden, inputs]));
+        read.push(constant(&mut graph, "r", &[directions, gates * hidden, hidden]));
+        if name != "an RNN without bias" {
+            read.push(constant(&mut graph, "b", &[directions, 2 * gates * hidden]));
+        }
+        if extras {
+            let lengths = Tensor::new(
+                ElementType::Int32,
+                vec![batch],
+                [4i32, 2, 3].iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>(),
+            );
+            read.push(Some(graph.add_constant("lengths", lengths.unwrap())));
+            read.push(constant(&mut graph, "h0", &[directions, batch, hidden]));
+            if op == "LSTM" {
+                read.push(constant(&mut graph, "c0", &[directions, batch, hidden]));
+                read.push(constant(&mut graph, "p", &[directions, 3 * hidden]));
+            }
+        }
+        let mut attributes = none().with("hidden_size", hidden as i64).with("direction", direction);
+        if op == "GRU" && opset == 17 {
+            attributes = attributes.with("linear_before_reset", 1);
+        }
+        if extras && op == "LSTM" {
+            attributes = attributes.with("clip", 2.5f32);
+        }
+        let values = graph.add_node(op, "h", &read, attributes, outputs);
+        // Every output has a reader.
+        let ends: Vec<ValueId> = values
+            .iter()
+            .map(|v| {
+                let sizes = graph.add_constant("sizes", Tensor::int64s(&[1, -1]));
+                graph.op("Reshape", "flat", &[*v, sizes], none())
+            })
+            .collect();
+        let y = graph.op("Concat", "y", &ends, none().with("axis", 1));
+        graph.set_type(y, Some(ElementType::Float), None);
+        graph.outputs = vec![y];
+        list.push(Case { name, graph });
+    }
     list
 }

@@ -4,12 +4,13 @@ use std::{collections::HashSet, ops::Range, sync::atomic::Ordering};
 
 use dendrite_autodiff::{gradients, loss::LossValues};
 use dendrite_data::Loader;
-use dendrite_onnx::{ElementType, Graph, Tensor, ValueId};
+use dendrite_onnx::{Attributes, ElementType, Graph, Shape, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session};
 use dendrites::{
-    Site,
+    Application, Site,
     candidates::{SiteBatch, WEIGHT, error_name, input_name},
     fragment::Reading,
+    probe::neurons,
 };
 use rand::seq::SliceRandom;
 
@@ -93,7 +94,7 @@ pub(super) struct Frozen<'a> {
 }
 
 impl<'a> Frozen<'a> {
-    /// Differentiate the network as `growth` has it with respect to the outputs of `sites`.
+    /// Differentiate the network as `growth` has it with respect to the neurons of `sites`.
     pub(super) fn new(context: Context<'a>, growth: &Growth, sites: &[&'a Site], place: [u64; 2]) -> Result<Self> {
         let Context { network, objective, samples, options, .. } = context;
         let batch = options.pass_for(samples.len());
@@ -102,11 +103,21 @@ impl<'a> Frozen<'a> {
         let values = objective.attach_training(&mut graph, network.prediction)?;
         let mut unique: Vec<&Site> = sites.to_vec();
         unique.dedup_by_key(|site| &site.name);
-        let wrt: Vec<ValueId> = unique.iter().flat_map(|s| &s.applications).map(|a| a.output).collect();
+        // What is told of nodes is told before differentiation takes some apart.
+        let (mut wrt, mut axes) = (Vec::new(), Vec::new());
+        for site in &unique {
+            for application in &site.applications {
+                axes.push(sample_axis(&graph, site, application, batch)?);
+                let found = neurons(&mut graph, site, application);
+                wrt.push(found.ok_or_else(|| unknown_shape(graph.name_of(application.input), &application.name))?);
+            }
+        }
         let mut found = gradients(&mut graph, values.mean, &wrt, &HashSet::new())?.into_iter();
         let mut wanted = Vec::new();
         for site in unique {
-            let gradients: Vec<Option<ValueId>> = found.by_ref().take(site.applications.len()).collect();
+            let count = site.applications.len();
+            let places: Vec<(ValueId, usize)> = wrt.drain(..count).zip(axes.drain(..count)).collect();
+            let gradients: Vec<Option<ValueId>> = found.by_ref().take(count).collect();
             if gradients.iter().all(Option::is_none) {
                 return Err(Error::Option {
                     reason: format!("the loss does not depend on site '{}'", site.name),
@@ -114,13 +125,16 @@ impl<'a> Frozen<'a> {
                 });
             }
             let mut ports = Vec::new();
-            for (application, gradient) in site.applications.iter().zip(gradients) {
+            for ((application, (value, axis)), gradient) in site.applications.iter().zip(places).zip(gradients) {
                 let input = known_shape(&graph, application.input, &application.name)?;
-                let error = known_shape(&graph, application.output, &application.name)?;
+                let error = known_shape(&graph, value, &application.name)?;
                 // Where the loss does not see an application, its error is none.
                 let nothing = || Tensor::filled(ElementType::Float, &error, 0.0);
                 let gradient = gradient.unwrap_or_else(|| graph.add_constant("no_error", nothing()));
-                ports.push(Port { input: (application.input, input), error: (gradient, error) });
+                ports.push(Port {
+                    input: samples_first(&mut graph, application.input, input, axis),
+                    error: samples_first(&mut graph, gradient, error, axis),
+                });
             }
             let elements: usize = ports.iter().map(|port| port.error.1.iter().product::<usize>()).sum();
             let positions = elements / (batch * site.channels).max(1);
@@ -225,11 +239,48 @@ impl<'a> Frozen<'a> {
     }
 }
 
-fn known_shape(graph: &dendrite_onnx::Graph, value: ValueId, site: &str) -> Result<Vec<usize>> {
-    graph.value(value).shape.as_ref().and_then(|s| s.as_known()).ok_or_else(|| Error::Option {
-        reason: format!("the shape of value '{}' at site '{site}' is unknown", graph.name_of(value)),
+fn unknown_shape(value: &str, site: &str) -> Error {
+    Error::Option {
+        reason: format!("the shape of value '{value}' at site '{site}' is unknown"),
+        hint: "leave the site out with --exclude".to_owned(),
+    }
+}
+
+fn known_shape(graph: &Graph, value: ValueId, site: &str) -> Result<Vec<usize>> {
+    let shape = graph.value(value).shape.as_ref().and_then(|s| s.as_known());
+    shape.ok_or_else(|| unknown_shape(graph.name_of(value), site))
+}
+
+/// The axis that counts samples in what a site reads: that of the batch of a recurrent operator, or that of its steps where the
+/// steps are the samples; else the first.
+fn sample_axis(graph: &Graph, site: &Site, application: &Application, batch: usize) -> Result<usize> {
+    if !site.kind.is_recurrent() {
+        return Ok(0);
+    }
+    let shape = known_shape(graph, application.input, &application.name)?;
+    let of_batch = usize::from(graph.node(application.node).attributes.int("layout", 0) == 0);
+    let axes = [of_batch, 1 - of_batch];
+    axes.into_iter().find(|axis| shape.get(*axis) == Some(&batch)).ok_or_else(|| Error::Option {
+        reason: format!(
+            "the recurrent operator at site '{}' reads {shape:?}, of which no axis counts the {batch} samples of a batch",
+            application.name
+        ),
         hint: "leave the site out with --exclude".to_owned(),
     })
+}
+
+/// A value of three axes with the axis of its samples first.
+fn samples_first(graph: &mut Graph, value: ValueId, shape: Vec<usize>, axis: usize) -> (ValueId, Vec<usize>) {
+    if axis == 0 {
+        return (value, shape);
+    }
+    let mut turned = shape;
+    turned.swap(0, axis);
+    let mut perm: Vec<i64> = (0..turned.len() as i64).collect();
+    perm.swap(0, axis);
+    let first = graph.op("Transpose", "samples_first", &[value], Attributes::new().with("perm", perm));
+    graph.set_type(first, Some(ElementType::Float), Some(Shape::known(&turned)));
+    (first, turned)
 }
 
 /// Bring the errors of a site, which come with its inputs, to unit size: their scale depends on the loss, correlations do not.
