@@ -188,3 +188,38 @@ fn shared_dendrites_are_recognised_where_all_of_them_stand() {
         assert_eq!(found.suspects, [first, second], "{at}");
     }
 }
+
+/// Dendrites of a recurrent operator are what it reads itself, and nobody else.
+#[test]
+fn features_are_recognised_where_a_recurrent_operator_reads_them() {
+    type Edit = fn(&mut GraphProto);
+    fn node<'a>(graph: &'a mut GraphProto, output: &str) -> &'a mut dendrite_onnx::proto::NodeProto {
+        graph.node.iter_mut().find(|n| n.output[0] == output).unwrap()
+    }
+    let model = file(&recurrent_cases()[3].graph);
+    let (other, _) = grown(&model, Connection::Layer, 2, true);
+    let changed = |edit: Edit| {
+        let mut proto: ModelProto = other.proto().clone();
+        edit(proto.graph.as_mut().unwrap());
+        compare(&model, &Model::from_bytes(proto.encode_to_vec()).unwrap()).unwrap()
+    };
+    assert_eq!(changed(|_| {}).added.len(), 1);
+    let edits: [(&str, Edit); 7] = [
+        ("another non-linearity", |g| node(g, "h/dendrite_0/activation").op_type = Some("Abs".to_owned())),
+        ("another input", |g| node(g, "h/dendrite_1/matmul").input[0] = "h/dendrite_0/extended_input".to_owned()),
+        ("weights of one set alone", |g| node(g, "h").input[1] = "h/dendrite_0/extended_weight".to_owned()),
+        ("features of one set alone", |g| node(g, "h").input[0] = "h/dendrite_0/extended_input".to_owned()),
+        ("another axis", |g| node(g, "h/dendrite_0/extended_weight").attribute[0].i = Some(1)),
+        ("an operator of another domain", |g| node(g, "h").domain = Some("mine".to_owned())),
+        ("a reader beside it", |g| {
+            let mut reader = node(g, "h/dendrite_0/activation").clone();
+            (reader.input[0], reader.output[0]) = ("h/dendrite_1/extended_input".to_owned(), "z".to_owned());
+            g.node.push(reader);
+        }),
+    ];
+    for (what, edit) in edits {
+        let found = changed(edit);
+        assert!(found.added.is_empty(), "{what}: {found:?}");
+        assert_eq!(found.suspects, ["h"], "{what}");
+    }
+}

@@ -499,6 +499,17 @@ pub fn tied_cases(tied: bool) -> Vec<Case> {
         }
         g.op("Sub", "d", &branches, none())
     });
+    case("a GRU on two inputs", 14, &mut |g, r| {
+        let mut branches = Vec::new();
+        for name in ["a", "b"] {
+            let x = input(g, name, &[3, 2, 5]);
+            let (w, u) = (shared(g, r, tied, "w", &[1, 9, 5]), shared(g, r, true, "u", &[1, 9, 3]));
+            let inputs = [Some(x), Some(w), Some(u)];
+            let h = g.add_node("GRU", &format!("h_{name}"), &inputs, none().with("hidden_size", 3), 1);
+            branches.push(h[0]);
+        }
+        g.op("Sub", "d", &branches, none())
+    });
     list
 }
 
