@@ -184,3 +184,33 @@ fn recurrent_operators_grow() {
         problem.solved(&ways, 0.8, &["recurrent"]);
     }
 }
+
+/// Rows of all samples on one axis, and steps before samples: at the site the first axis is not that of the samples.
+#[test]
+fn sites_whose_samples_are_not_on_the_first_axis_grow() {
+    let row = [3, 2];
+    fn wanted(x: &[f32]) -> Vec<f32> {
+        vec![x.chunks(2).map(|step| step[0] * step[1]).sum()]
+    }
+    let parameters = |g: &mut Graph, rng: &mut ChaCha8Rng| (weight(g, rng, "w", &[2, 1]), weight(g, rng, "b", &[1]));
+    let flattened = model(&row, &mut |g, x, rng| {
+        let (w, b) = parameters(g, rng);
+        let [rows, steps] = [("rows", [-1, 2]), ("steps", [-1, 3])].map(|(n, s)| g.add_constant(n, Tensor::int64s(&s)));
+        let flat = g.op("Reshape", "flat", &[x, rows], Attributes::new());
+        let site = g.op("Gemm", "site", &[flat, w, b], Attributes::new());
+        let back = g.op("Reshape", "back", &[site, steps], Attributes::new());
+        let axis = g.add_constant("axis", Tensor::int64s(&[1]));
+        g.op("ReduceSum", "y", &[back, axis], Attributes::new())
+    });
+    let turned = model(&row, &mut |g, x, rng| {
+        let (w, b) = parameters(g, rng);
+        let steps = g.op("Transpose", "steps", &[x], Attributes::new().with("perm", vec![1i64, 0, 2]));
+        let product = g.op("MatMul", "product", &[steps, w], Attributes::new());
+        let site = g.op("Add", "site", &[product, b], Attributes::new());
+        let axis = g.add_constant("axis", Tensor::int64s(&[0]));
+        g.op("ReduceSum", "y", &[site, axis], Attributes::new().with("keepdims", 0))
+    });
+    for model in [flattened, turned] {
+        Problem { model, row: row.to_vec(), target: vec![1], wanted }.solved(&ALL, 0.8, &["site"]);
+    }
+}

@@ -7,7 +7,7 @@ use dendrite_data::Loader;
 use dendrite_onnx::{Attributes, ElementType, Graph, Shape, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session};
 use dendrites::{
-    Application, Site,
+    Application, Site, SiteKind,
     candidates::{SiteBatch, WEIGHT, error_name, input_name},
     fragment::Reading,
     probe::neurons,
@@ -32,23 +32,25 @@ const POSITIONS: usize = 1 << 20;
 
 /// One site's frozen data.
 pub(super) struct SiteData {
+    /// How many samples there are.
+    pub(super) samples: usize,
     /// Input and error of each of its applications.
     applications: Vec<(Tensor, Tensor)>,
 }
 
 impl SiteData {
-    /// How many samples there are.
-    pub(super) fn samples(&self) -> usize {
+    /// The length of the first axis: one for each sample, or several.
+    pub(super) fn rows(&self) -> usize {
         self.applications.first().and_then(|(input, _)| input.shape().first()).copied().unwrap_or(0)
     }
 
-    /// Positions of a sample with an error for each of `channels` neurons, those of all applications.
+    /// Positions of a row with an error for each of `channels` neurons, those of all applications.
     pub(super) fn positions(&self, channels: usize) -> usize {
         let errors: usize = self.applications.iter().map(|(_, error)| error.len()).sum();
-        errors / (self.samples() * channels).max(1)
+        errors / (self.rows() * channels).max(1)
     }
 
-    /// The shapes of a batch.
+    /// The shapes of a batch of rows.
     pub(super) fn batches(&self, batch: usize) -> Vec<SiteBatch> {
         let of = |(input, error): &(Tensor, Tensor)| SiteBatch {
             input: batch_shape(input, batch),
@@ -62,6 +64,17 @@ impl SiteData {
 struct Port {
     input: (ValueId, Vec<usize>),
     error: (ValueId, Vec<usize>),
+    /// Rows of a sample on their first axis.
+    rows: usize,
+}
+
+/// Where samples lie in what a site reads and in its errors.
+#[derive(Clone, Copy)]
+enum Arrangement {
+    /// An axis counts them.
+    Axis(usize),
+    /// The first axis counts so many rows for each of them.
+    Rows(usize),
 }
 
 /// What the passes over a network compute for one site, and how many samples of it are kept.
@@ -104,10 +117,10 @@ impl<'a> Frozen<'a> {
         let mut unique: Vec<&Site> = sites.to_vec();
         unique.dedup_by_key(|site| &site.name);
         // What is told of nodes is told before differentiation takes some apart.
-        let (mut wrt, mut axes) = (Vec::new(), Vec::new());
+        let (mut wrt, mut arranged) = (Vec::new(), Vec::new());
         for site in &unique {
             for application in &site.applications {
-                axes.push(sample_axis(&graph, site, application, batch)?);
+                arranged.push(arrangement(&graph, site, application, batch)?);
                 let found = neurons(&mut graph, site, application);
                 wrt.push(found.ok_or_else(|| unknown_shape(graph.name_of(application.input), &application.name))?);
             }
@@ -116,7 +129,7 @@ impl<'a> Frozen<'a> {
         let mut wanted = Vec::new();
         for site in unique {
             let count = site.applications.len();
-            let places: Vec<(ValueId, usize)> = wrt.drain(..count).zip(axes.drain(..count)).collect();
+            let places: Vec<(ValueId, Arrangement)> = wrt.drain(..count).zip(arranged.drain(..count)).collect();
             let gradients: Vec<Option<ValueId>> = found.by_ref().take(count).collect();
             if gradients.iter().all(Option::is_none) {
                 return Err(Error::Option {
@@ -125,15 +138,26 @@ impl<'a> Frozen<'a> {
                 });
             }
             let mut ports = Vec::new();
-            for ((application, (value, axis)), gradient) in site.applications.iter().zip(places).zip(gradients) {
+            for ((application, (value, arranged)), gradient) in site.applications.iter().zip(places).zip(gradients) {
                 let input = known_shape(&graph, application.input, &application.name)?;
                 let error = known_shape(&graph, value, &application.name)?;
                 // Where the loss does not see an application, its error is none.
                 let nothing = || Tensor::filled(ElementType::Float, &error, 0.0);
                 let gradient = gradient.unwrap_or_else(|| graph.add_constant("no_error", nothing()));
+                let (axis, rows) = match arranged {
+                    Arrangement::Axis(axis) => (axis, 1),
+                    Arrangement::Rows(rows) => (0, rows),
+                };
                 ports.push(Port {
                     input: samples_first(&mut graph, application.input, input, axis),
                     error: samples_first(&mut graph, gradient, error, axis),
+                    rows,
+                });
+            }
+            if ports.iter().any(|port| Some(port.rows) != ports.first().map(|first| first.rows)) {
+                return Err(Error::Option {
+                    reason: format!("the operations of site '{}' read different numbers of rows a sample", site.name),
+                    hint: "leave the site out with --exclude".to_owned(),
                 });
             }
             let elements: usize = ports.iter().map(|port| port.error.1.iter().product::<usize>()).sum();
@@ -223,17 +247,18 @@ impl<'a> Frozen<'a> {
         let mut columns = columns.into_iter();
         let mut data = Vec::new();
         for wanted in wanted {
-            let with_rows = |shape: &[usize]| -> Vec<usize> {
-                std::iter::once(wanted.samples).chain(shape.iter().skip(1).copied()).collect()
+            let with_rows = |rows: usize, shape: &[usize]| -> Vec<usize> {
+                std::iter::once(wanted.samples * rows).chain(shape.iter().skip(1).copied()).collect()
             };
             let mut all: Vec<(Vec<f32>, Vec<f32>)> =
                 wanted.ports.iter().map_while(|_| Some((columns.next()?, columns.next()?))).collect();
             scale_errors(&mut all);
             let ports = wanted.ports.iter().zip(all);
             let applications = ports.map(|(port, (x, e))| {
-                (Tensor::from_f32(&with_rows(&port.input.1), &x), Tensor::from_f32(&with_rows(&port.error.1), &e))
+                let shapes = [&port.input.1, &port.error.1].map(|shape| with_rows(port.rows, shape));
+                (Tensor::from_f32(&shapes[0], &x), Tensor::from_f32(&shapes[1], &e))
             });
-            data.push((wanted.site, SiteData { applications: applications.collect() }));
+            data.push((wanted.site, SiteData { samples: wanted.samples, applications: applications.collect() }));
         }
         Ok(data)
     }
@@ -251,25 +276,34 @@ fn known_shape(graph: &Graph, value: ValueId, site: &str) -> Result<Vec<usize>> 
     shape.ok_or_else(|| unknown_shape(graph.name_of(value), site))
 }
 
-/// The axis that counts samples in what a site reads: that of the batch of a recurrent operator, or that of its steps where the
-/// steps are the samples; else the first.
-fn sample_axis(graph: &Graph, site: &Site, application: &Application, batch: usize) -> Result<usize> {
-    if !site.kind.is_recurrent() {
-        return Ok(0);
-    }
+/// Where samples lie at an application of a site. Sizes alone tell, and another axis may be as long as a batch by chance: then
+/// of a batch that is not full other rows are taken than those of its samples, whose errors are theirs all the same or zero.
+fn arrangement(graph: &Graph, site: &Site, application: &Application, batch: usize) -> Result<Arrangement> {
     let shape = known_shape(graph, application.input, &application.name)?;
-    let of_batch = usize::from(graph.node(application.node).attributes.int("layout", 0) == 0);
-    let axes = [of_batch, 1 - of_batch];
-    axes.into_iter().find(|axis| shape.get(*axis) == Some(&batch)).ok_or_else(|| Error::Option {
-        reason: format!(
-            "the recurrent operator at site '{}' reads {shape:?}, of which no axis counts the {batch} samples of a batch",
-            application.name
-        ),
-        hint: "leave the site out with --exclude".to_owned(),
-    })
+    let axes = match site.kind {
+        SiteKind::Recurrent { .. } => {
+            let of_batch = usize::from(graph.node(application.node).attributes.int("layout", 0) == 0);
+            vec![of_batch, 1 - of_batch]
+        }
+        SiteKind::MatMul => (0..shape.len().saturating_sub(1)).collect(),
+        SiteKind::Conv | SiteKind::ConvTranspose | SiteKind::Gemm => vec![0],
+    };
+    if let Some(axis) = axes.into_iter().find(|axis| shape.get(*axis) == Some(&batch)) {
+        return Ok(Arrangement::Axis(axis));
+    }
+    match shape.first() {
+        Some(rows) if !site.kind.is_recurrent() && rows % batch == 0 => Ok(Arrangement::Rows(rows / batch)),
+        _ => Err(Error::Option {
+            reason: format!(
+                "site '{}' reads {shape:?}, of which no axis counts the {batch} samples of a batch",
+                application.name
+            ),
+            hint: "leave the site out with --exclude".to_owned(),
+        }),
+    }
 }
 
-/// A value of three axes with the axis of its samples first.
+/// A value with the axis of its samples first.
 fn samples_first(graph: &mut Graph, value: ValueId, shape: Vec<usize>, axis: usize) -> (ValueId, Vec<usize>) {
     if axis == 0 {
         return (value, shape);

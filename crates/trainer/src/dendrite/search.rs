@@ -69,7 +69,7 @@ impl<'a> Search<'a> {
         let Context { network, options, session, .. } = context;
         let pool = pool_for(set, options);
         let positions = data.positions(site.channels);
-        let batch = (CANDIDATE_ROWS / positions.max(1)).clamp(8, 512).min(data.samples());
+        let batch = (CANDIDATE_ROWS / positions.max(1)).clamp(8, 512).min(data.rows());
         let shapes = data.batches(batch);
         let graph = candidate_graph(&network.graph, site, &pool, sets, weights, &shapes, &Purpose::Score)?;
         let names = pool.tensors(site, sets);
@@ -128,7 +128,7 @@ impl<'a> Search<'a> {
             activation,
             initial,
             trained: best.mean(),
-            samples: self.data.samples(),
+            samples: self.data.samples,
         };
         Ok((set, tensors, report))
     }
@@ -203,7 +203,7 @@ impl<'a> Search<'a> {
             z: zeros(units),
             zz: zeros(units),
         };
-        let all: Vec<usize> = (0..self.data.samples()).collect();
+        let all: Vec<usize> = (0..self.data.rows()).collect();
         let (mut buffer, mut read) = (Vec::new(), Vec::new());
         for rows in all.chunks(self.batch) {
             stop_if(self.context.interrupt)?;
@@ -302,7 +302,7 @@ impl Training {
 
     /// One pass over the samples in a new order. A last batch that is not full is left out: it comes first another time.
     fn epoch(&mut self, data: &SiteData, batch: usize, interrupt: &AtomicBool, rng: &mut ChaCha8Rng) -> Result<()> {
-        let mut order: Vec<usize> = (0..data.samples()).collect();
+        let mut order: Vec<usize> = (0..data.rows()).collect();
         order.shuffle(rng);
         let mut buffer = Vec::new();
         for rows in order.chunks_exact(batch) {
