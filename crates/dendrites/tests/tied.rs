@@ -241,3 +241,29 @@ fn an_embedding_is_no_application() {
     assert_eq!(sites.len(), 1);
     assert_eq!((sites[0].name.as_str(), sites[0].applications.len()), ("y", 1));
 }
+
+/// Dendrites of operations some of which add a bias have one, and add nothing at first all the same.
+#[test]
+fn one_bias_is_a_bias_of_all() {
+    let mut graph = Graph::new("one bias", 17);
+    let mut random = Random::new(5);
+    let (w, b) =
+        (graph.add_constant("w", random.tensor(&[4, 4], 1.0)), graph.add_constant("b", random.tensor(&[4], 1.0)));
+    let x = graph.add_input("x", ElementType::Float, Shape::known(&[3, 4]));
+    let h = graph.op("Gemm", "h", &[x, w], Attributes::new());
+    let y = graph.op("Gemm", "y", &[h, w, b], Attributes::new());
+    graph.set_type(y, Some(ElementType::Float), None);
+    graph.outputs = vec![y];
+    let model = file(&graph);
+    let (graph, sites) = working(&model);
+    assert_eq!((sites.len(), sites[0].applications.len(), sites[0].bias), (1, 2, true));
+    let feeds = inputs(&graph, &mut random);
+    let before = run_file(model.bytes(), &feeds, Optimization::Off);
+    for connection in [Connection::Neuron, Connection::Layer] {
+        let added = sets(&sites, connection, 1, Activation::Relu);
+        let weights = tensors(&sites, &added, &mut random, false);
+        assert!(weights.contains_key(&added[0].path("bias")));
+        let grown = patched(&model, &graph, &sites, &added, &weights);
+        assert_eq!(run_file(&grown, &feeds, Optimization::Off), before, "{connection:?}");
+    }
+}
