@@ -97,7 +97,7 @@ pub(crate) struct Placement {
     /// Dendrites a neuron, at most (layer connection: cycles, at most) [default: 3]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) dendrites: Option<usize>,
-    /// How dendrites reach neurons [default: neuron]
+    /// How dendrites reach neurons; recurrent operators take `layer` alone [default: neuron]
     #[arg(long, value_name = "CONNECTION")]
     pub(crate) connect: Option<ConnectionChoice>,
     /// Dendrites a site and cycle in the layer connection: a number, or a fraction of the site's neurons; in the neuron

@@ -32,6 +32,14 @@ pub enum Error {
     /// Every site is excluded.
     #[error("no site is left to grow dendrites on")]
     NoneLeft,
+    /// A site that is wanted takes no dendrites by the connection wanted.
+    #[error("site '{site}' cannot grow: {reason}")]
+    Refused {
+        /// The site's output value.
+        site: String,
+        /// Why, as a clause.
+        reason: &'static str,
+    },
     /// A plan does not fit the model.
     #[error("{0}")]
     Plan(String),
@@ -70,6 +78,7 @@ impl Error {
                 Some("--train-weights takes all, sites, head, dendrites or a pattern of weight names")
             }
             Error::NoneLeft => Some("exclude fewer: --exclude takes away from what --sites selects"),
+            Error::Refused { .. } => Some("grow with --connect layer, or leave the site out with --exclude"),
             Error::Plan(_) => Some("`dendrite plan MODEL` prints a plan for the model"),
             Error::Budget(_) => Some("raise --max-parameters or leave it out"),
             Error::Set { .. } => None,

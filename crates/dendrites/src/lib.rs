@@ -9,6 +9,9 @@
 //! layer    a   = f(Op_K(x; W_d, b_d))                                         y = Op(x; W, b) + V a
 //! ```
 //!
+//! A recurrent operator sums within itself: its dendrites are features that it reads beside its own, their connection more
+//! columns of its weights ([`fragment::Joint`]).
+//!
 //! `neuron` is the paper's form (one scalar v and c a neuron, no mixing across neurons); `layer` feeds K dendrites to all
 //! neurons through a K x C matrix, as Cascade-Correlation does.
 
@@ -18,14 +21,16 @@ pub mod fragment;
 pub mod insert;
 mod operands;
 pub mod plan;
+pub mod probe;
 pub mod recognise;
 pub mod set;
 pub mod sites;
 pub mod trainable;
+pub mod units;
 
 pub use error::{Error, Result};
 pub use fragment::{Fragment, fragment};
 pub use plan::{Demand, Plan, PlannedSite};
 pub use recognise::{Comparison, GrownSet, GrownSite, Growth, compare, recognise};
 pub use set::{Activation, Connection, DendriteSet, Weights};
-pub use sites::{NotASite, Site, SiteKind, find_sites};
+pub use sites::{Application, NotASite, Site, SiteKind, find_sites};

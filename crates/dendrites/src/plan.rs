@@ -45,11 +45,14 @@ pub struct Demand {
 }
 
 impl Plan {
-    /// Plan growth at `sites`.
+    /// Plan growth at those of `sites` that take dendrites by the connection asked for.
     pub fn new(sites: &[Site], demand: &Demand) -> Result<Self> {
-        if sites.is_empty() {
-            return Err(Error::NoneLeft);
+        let Some(first) = sites.first() else { return Err(Error::NoneLeft) };
+        let taking: Vec<Site> = sites.iter().filter(|s| s.kind.refuses(demand.connect).is_none()).cloned().collect();
+        if let ([], Some(reason)) = (taking.as_slice(), first.kind.refuses(demand.connect)) {
+            return Err(Error::Refused { site: first.name.clone(), reason });
         }
+        let sites = taking.as_slice();
         match demand.connect {
             Connection::Neuron => Self::neuron(sites, demand),
             Connection::Layer => Self::layer(sites, demand),
@@ -131,8 +134,11 @@ impl Plan {
         }
         for (index, planned) in self.sites.iter().enumerate() {
             let name = &planned.name;
-            if !sites.iter().any(|s| s.name == *name) {
+            let Some(site) = sites.iter().find(|s| s.name == *name) else {
                 return fail(format!("the plan names site '{name}', the model has {}", listed(&names(sites))));
+            };
+            if let Some(reason) = site.kind.refuses(self.connect) {
+                return Err(Error::Refused { site: name.clone(), reason });
             }
             if planned.dendrites == 0 {
                 return fail(format!("the plan gives site '{name}' 0 dendrites"));
@@ -161,7 +167,8 @@ impl Plan {
                 .iter()
                 .find(|s| s.name == planned.name)
                 .ok_or_else(|| Error::NoSite { pattern: planned.name.clone(), known: names(sites) })?;
-            let first = existing.iter().filter(|s| s.site == site.name).map(|s| s.index + 1).max().unwrap_or(0);
+            let first =
+                existing.iter().filter(|s| s.site == site.name).map(|s| s.index + 1).max().unwrap_or(site.first_index);
             let (count, width) = match self.connect {
                 Connection::Neuron => (planned.dendrites, site.channels),
                 Connection::Layer => (1, planned.dendrites),

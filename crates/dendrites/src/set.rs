@@ -65,28 +65,25 @@ pub struct DendriteSet {
 pub type Weights = BTreeMap<String, Tensor>;
 
 impl DendriteSet {
-    /// The name of the tensor or value with `role`.
+    /// The name of the tensor with `role`.
     pub fn path(&self, role: &str) -> String {
-        format!("{}/dendrite_{}/{role}", self.site, self.index)
+        self.path_at(&self.site, role)
+    }
+
+    /// The name of the node or value with `role` where the site is applied and its output is `output`.
+    pub fn path_at(&self, output: &str, role: &str) -> String {
+        format!("{output}/dendrite_{}/{role}", self.index)
     }
 
     /// The shape of the weight operand: the site's, with `width` neurons.
     pub fn weight_shape(&self, site: &Site) -> Vec<usize> {
-        let mut shape = site.weight_shape.clone();
-        let last = shape.len() - 1;
-        match site.kind {
-            SiteKind::Conv => shape[0] = self.width,
-            SiteKind::MatMul => shape[last] = self.width,
-            SiteKind::Gemm if site.transposed => shape[0] = self.width,
-            SiteKind::Gemm => shape[last] = self.width,
-        }
-        shape
+        site.weight_shape_of(self.width)
     }
 
     /// The shape of a vector with one element a dendrite, as it broadcasts against the set's activations.
     pub fn channel_shape(&self, site: &Site) -> Vec<usize> {
         let mut shape = vec![self.width];
-        if site.kind == SiteKind::Conv {
+        if site.kind.is_convolution() {
             shape.extend(std::iter::repeat_n(1, site.weight_shape.len() - 2));
         }
         shape
@@ -94,9 +91,12 @@ impl DendriteSet {
 
     /// The shape of the connection: a scalar a neuron, or the mixing matrix in the form its operator takes.
     pub fn connection_shape(&self, site: &Site) -> Vec<usize> {
+        if let SiteKind::Recurrent { directions } = site.kind {
+            return vec![directions, site.channels / directions.max(1), self.width];
+        }
         match self.connection {
             Connection::Neuron => self.channel_shape(site),
-            Connection::Layer if site.kind == SiteKind::Conv => {
+            Connection::Layer if site.kind.is_convolution() => {
                 let mut shape = vec![site.channels, self.width];
                 shape.extend(std::iter::repeat_n(1, site.weight_shape.len() - 2));
                 shape
@@ -124,7 +124,7 @@ impl DendriteSet {
     pub fn tensors(&self, site: &Site, sets: &[DendriteSet]) -> Vec<(String, Vec<usize>)> {
         let mut tensors = vec![(self.path("weight"), self.weight_shape(site))];
         if site.bias {
-            let shape = if site.kind == SiteKind::Conv { vec![self.width] } else { self.channel_shape(site) };
+            let shape = if site.kind.is_convolution() { vec![self.width] } else { self.channel_shape(site) };
             tensors.push((self.path("bias"), shape));
         }
         tensors.push((self.path("connection"), self.connection_shape(site)));

@@ -77,11 +77,11 @@ pub fn trained(graph: &Graph, sites: &[Site], train: &Train) -> Result<Vec<Value
     let active = reachable(graph, &graph.inputs);
     let of_sites = |sites: &[Site]| -> Vec<ValueId> {
         let mut nodes = BTreeSet::new();
-        for site in sites {
-            nodes.insert(site.node);
-            nodes.extend(graph.value(site.output).producer());
+        for application in sites.iter().flat_map(|site| &site.applications) {
+            nodes.insert(application.node);
+            nodes.extend(graph.value(application.output).producer());
             // Between a convolution and its batch normalisation a bias may stand.
-            if let Some(node) = graph.value(site.output).producer() {
+            if let Some(node) = graph.value(application.output).producer() {
                 nodes.extend(graph.node(node).inputs.iter().flatten().filter_map(|v| graph.value(*v).producer()));
             }
         }
@@ -119,11 +119,15 @@ pub fn origin(graph: &Graph, value: ValueId) -> Option<ValueId> {
             return (tensor.element_type() == ElementType::Float).then_some(value);
         }
         let node = graph.node(graph.value(value).producer()?);
-        let moves = node.domain.is_empty()
-            && matches!(node.op.as_str(), "Reshape" | "Transpose" | "Identity" | "Squeeze" | "Unsqueeze" | "Flatten");
-        if !moves {
+        if !moves_elements(node) {
             return None;
         }
         value = node.input(0)?;
     }
+}
+
+/// Whether an operator only moves the elements of its first input.
+pub(crate) fn moves_elements(node: &Node) -> bool {
+    node.domain.is_empty()
+        && matches!(node.op.as_str(), "Reshape" | "Transpose" | "Identity" | "Squeeze" | "Unsqueeze" | "Flatten")
 }

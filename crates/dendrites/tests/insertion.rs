@@ -6,7 +6,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Random, difference, inputs, models, patched, run_file, sets, tensors, working};
+use common::{
+    Random, cases, difference, file, inputs, models, patched, recurrent_cases, run_file, sets, tensors, tied_cases,
+    working,
+};
 use dendrite_onnx::{Model, Patch, Severity, Tensor, check, ops::cost};
 use dendrite_runtime::Optimization;
 use dendrites::{
@@ -25,9 +28,22 @@ fn worst(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> f64 {
     a.iter().map(|(name, tensor)| difference(tensor, &b[name])).fold(0.0, f64::max)
 }
 
+/// Real models, and one of every kind of site.
+fn all() -> Vec<(String, Model)> {
+    let mut all = models();
+    all.extend(
+        cases()
+            .into_iter()
+            .chain(tied_cases(true))
+            .chain(recurrent_cases())
+            .map(|case| (case.name.to_owned(), file(&case.graph))),
+    );
+    all
+}
+
 #[test]
 fn no_dendrite_no_byte() {
-    for (name, model) in models() {
+    for (name, model) in all() {
         let (graph, sites) = working(&model);
         assert!(!sites.is_empty(), "{name}");
         assert_eq!(patched(&model, &graph, &sites, &[], &Default::default()), model.bytes().to_vec(), "{name}");
@@ -36,7 +52,7 @@ fn no_dendrite_no_byte() {
 
 #[test]
 fn insertion_changes_no_output() {
-    for (name, model) in models() {
+    for (name, model) in all() {
         let (graph, sites) = working(&model);
         let mut random = Random::new(1);
         let feeds = inputs(&graph, &mut random);
@@ -61,7 +77,7 @@ fn insertion_changes_no_output() {
 
 #[test]
 fn the_file_stays_what_it_was() {
-    for (name, model) in models() {
+    for (name, model) in all() {
         let (graph, sites) = working(&model);
         let added = sets(&sites, Connection::Neuron, 2, Activation::Relu);
         let weights = tensors(&sites, &added, &mut Random::new(2), true);
@@ -99,7 +115,7 @@ fn the_file_stays_what_it_was() {
 
 #[test]
 fn a_grown_file_grows_again() {
-    for (name, model) in models().into_iter().filter(|(_, m)| m.bytes().len() < 1 << 20) {
+    for (name, model) in all().into_iter().filter(|(_, m)| m.bytes().len() < 1 << 20) {
         let mut random = Random::new(3);
         let mut model = model;
         let feeds = inputs(&working(&model).0, &mut random);
@@ -132,11 +148,13 @@ fn a_grown_file_grows_again() {
 /// D sets add D * P + C * D (D + 1) / 2 parameters and D times the site's multiply-accumulates.
 #[test]
 fn parameters_and_work_follow_the_formulas() {
-    for (name, model) in models() {
-        let (graph, sites) = working(&model);
+    for (name, model) in all() {
+        let (graph, every) = working(&model);
+        let (sites, recurrent): (Vec<_>, Vec<_>) = every.into_iter().partition(|s| !s.kind.is_recurrent());
         let (parameters, macs) = (cost::model_parameters(&graph), cost::model_macs(&graph));
         let own = |s: &dendrites::Site| s.weight_shape.iter().product::<usize>() + if s.bias { s.channels } else { 0 };
-        let site_macs: Option<u64> = sites.iter().map(|s| cost::node_cost(&graph, s.node).macs).sum();
+        let site_macs: Option<u64> =
+            sites.iter().flat_map(|s| &s.applications).map(|a| cost::node_cost(&graph, a.node).macs).sum();
         for d in 0..=3usize {
             let added = sets(&sites, Connection::Neuron, d, Activation::Relu);
             let expected: usize = sites.iter().map(|s| d * own(s) + s.channels * d * (d + 1) / 2).sum();
@@ -162,6 +180,7 @@ fn parameters_and_work_follow_the_formulas() {
                 assert_eq!(cost::model_parameters(&grown), 3108);
             }
         }
+        let sites: Vec<_> = sites.into_iter().chain(recurrent).collect();
         let added = sets(&sites, Connection::Layer, 1, Activation::Relu);
         let expected: usize =
             sites.iter().zip(&added).map(|(s, set)| set.width * (own(s) / s.channels + s.channels)).sum();

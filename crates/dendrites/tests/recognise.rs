@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Random, cases, file, models, patched, sets, tensors, working};
+use common::{Random, cases, file, models, patched, recurrent_cases, sets, tensors, tied_cases, working};
 use dendrite_onnx::{
     Model, Tensor,
     proto::{GraphProto, ModelProto},
@@ -49,7 +49,13 @@ fn grown(model: &Model, connection: Connection, count: usize, connected: bool) -
 
 fn all() -> Vec<(String, Model)> {
     let mut all = models();
-    all.extend(cases().into_iter().map(|case| (case.name.to_owned(), file(&case.graph))));
+    all.extend(
+        cases()
+            .into_iter()
+            .chain(tied_cases(true))
+            .chain(recurrent_cases())
+            .map(|case| (case.name.to_owned(), file(&case.graph))),
+    );
     all
 }
 
@@ -154,6 +160,66 @@ fn what_is_only_named_like_dendrites_is_an_ordinary_change() {
         let found = tampered(edit);
         assert!(found.added.is_empty(), "{what}: {found:?}");
         assert!(!found.rest.nodes.is_empty(), "{what}");
+        assert_eq!(found.suspects, ["h"], "{what}");
+    }
+}
+
+/// Dendrites that several operations share are recognised at all of them or not at all.
+#[test]
+fn shared_dendrites_are_recognised_where_all_of_them_stand() {
+    let case = tied_cases(true).remove(0);
+    let model = file(&case.graph);
+    let (_, sites) = working(&model);
+    let outputs: Vec<&str> = sites[0].applications.iter().map(|a| a.name.as_str()).collect();
+    let [first, second] = outputs[..] else { panic!("{outputs:?}") };
+    let (other, _) = grown(&model, Connection::Layer, 1, true);
+    let changed = |edit: &dyn Fn(&mut GraphProto)| {
+        let mut proto: ModelProto = other.proto().clone();
+        edit(proto.graph.as_mut().unwrap());
+        compare(&model, &Model::from_bytes(proto.encode_to_vec()).unwrap()).unwrap()
+    };
+    assert_eq!(changed(&|_| {}).added.len(), 1);
+    for at in [first, second] {
+        let found = changed(&|graph| {
+            let name = format!("{at}/dendrite_0/activation");
+            graph.node.iter_mut().find(|n| n.output[0] == name).unwrap().op_type = Some("Abs".to_owned());
+        });
+        assert!(found.added.is_empty(), "{at}: {found:?}");
+        assert_eq!(found.suspects, [first, second], "{at}");
+    }
+}
+
+/// Dendrites of a recurrent operator are what it reads itself, and nobody else.
+#[test]
+fn features_are_recognised_where_a_recurrent_operator_reads_them() {
+    type Edit = fn(&mut GraphProto);
+    fn node<'a>(graph: &'a mut GraphProto, output: &str) -> &'a mut dendrite_onnx::proto::NodeProto {
+        graph.node.iter_mut().find(|n| n.output[0] == output).unwrap()
+    }
+    let model = file(&recurrent_cases()[3].graph);
+    let (other, _) = grown(&model, Connection::Layer, 2, true);
+    let changed = |edit: Edit| {
+        let mut proto: ModelProto = other.proto().clone();
+        edit(proto.graph.as_mut().unwrap());
+        compare(&model, &Model::from_bytes(proto.encode_to_vec()).unwrap()).unwrap()
+    };
+    assert_eq!(changed(|_| {}).added.len(), 1);
+    let edits: [(&str, Edit); 7] = [
+        ("another non-linearity", |g| node(g, "h/dendrite_0/activation").op_type = Some("Abs".to_owned())),
+        ("another input", |g| node(g, "h/dendrite_1/matmul").input[0] = "h/dendrite_0/extended_input".to_owned()),
+        ("weights of one set alone", |g| node(g, "h").input[1] = "h/dendrite_0/extended_weight".to_owned()),
+        ("features of one set alone", |g| node(g, "h").input[0] = "h/dendrite_0/extended_input".to_owned()),
+        ("another axis", |g| node(g, "h/dendrite_0/extended_weight").attribute[0].i = Some(1)),
+        ("an operator of another domain", |g| node(g, "h").domain = Some("mine".to_owned())),
+        ("a reader beside it", |g| {
+            let mut reader = node(g, "h/dendrite_0/activation").clone();
+            (reader.input[0], reader.output[0]) = ("h/dendrite_1/extended_input".to_owned(), "z".to_owned());
+            g.node.push(reader);
+        }),
+    ];
+    for (what, edit) in edits {
+        let found = changed(edit);
+        assert!(found.added.is_empty(), "{what}: {found:?}");
         assert_eq!(found.suspects, ["h"], "{what}");
     }
 }

@@ -15,20 +15,35 @@ use crate::{error::Result, model::Model, proto::NodeProto};
 pub use constants::{Constant, ConstantChange, Storage, Values, shapes};
 pub use nodes::{InputChange, NodeChange, NodeFacts};
 
-/// A model as it is compared: the whole of it, or without some of its parts and with other names for outputs of nodes. What
-/// was added to a model is so taken away before the rest is compared.
+/// A model as it is compared: the whole of it, or without some of its parts and with other names for inputs and outputs of nodes.
+/// What was added to a model is so taken away before the rest is compared.
 #[derive(Debug, Clone)]
 pub struct View<'a> {
     model: &'a Model,
     nodes: HashSet<usize>,
     constants: HashSet<String>,
     renamed: HashMap<(usize, usize), String>,
+    redirected: HashMap<(usize, usize), String>,
+}
+
+/// A node as it is compared.
+#[derive(Debug, Clone)]
+struct ViewedNode<'m, 'v> {
+    proto: &'m NodeProto,
+    inputs: Vec<&'v str>,
+    outputs: Vec<&'v str>,
 }
 
 impl<'a> View<'a> {
     /// The whole model.
     pub fn of(model: &'a Model) -> Self {
-        View { model, nodes: HashSet::new(), constants: HashSet::new(), renamed: HashMap::new() }
+        View {
+            model,
+            nodes: HashSet::new(),
+            constants: HashSet::new(),
+            renamed: HashMap::new(),
+            redirected: HashMap::new(),
+        }
     }
 
     /// Leave out a node of the main graph, by its position.
@@ -49,19 +64,31 @@ impl<'a> View<'a> {
         self
     }
 
+    /// Let input `input` of a node read another value.
+    pub fn redirect_input(&mut self, node: usize, input: usize, name: &str) -> &mut Self {
+        self.redirected.insert((node, input), name.to_owned());
+        self
+    }
+
     /// The model.
     pub fn model(&self) -> &'a Model {
         self.model
     }
 
-    /// The nodes that are compared, with the names of their outputs.
-    fn nodes(&self) -> impl Iterator<Item = (&'a NodeProto, Vec<&str>)> {
+    /// The nodes that are compared.
+    fn nodes(&self) -> impl Iterator<Item = ViewedNode<'a, '_>> {
         let nodes = self.model.graph().node.iter().enumerate().filter(|(i, _)| !self.nodes.contains(i));
-        nodes.map(|(i, node)| {
-            let name = |(o, name): (usize, &'a String)| self.renamed.get(&(i, o)).unwrap_or(name).as_str();
-            (node, node.output.iter().enumerate().map(name).collect())
+        nodes.map(|(i, proto)| ViewedNode {
+            proto,
+            inputs: named(&proto.input, &self.redirected, i),
+            outputs: named(&proto.output, &self.renamed, i),
         })
     }
+}
+
+/// The names of a node's inputs or outputs, where `others` has none for them.
+fn named<'v>(own: &'v [String], others: &'v HashMap<(usize, usize), String>, node: usize) -> Vec<&'v str> {
+    own.iter().enumerate().map(|(k, name)| others.get(&(node, k)).unwrap_or(name).as_str()).collect()
 }
 
 /// Something that has a name and, in words, a value in one or both models.

@@ -33,6 +33,7 @@ pub struct Patch {
     initializers: BTreeMap<String, Tensor>,
     constants: BTreeMap<String, Tensor>,
     renamed: BTreeMap<(usize, usize), String>,
+    redirected: BTreeMap<(usize, usize), String>,
     replaced: BTreeMap<usize, NodeProto>,
     before: BTreeMap<usize, Vec<NodeProto>>,
     after: BTreeMap<usize, Vec<NodeProto>>,
@@ -73,9 +74,10 @@ impl Patch {
             && self.opsets.is_empty()
     }
 
-    /// Whether nodes or initializers are added, replaced or renamed.
+    /// Whether nodes or initializers are added, replaced, renamed or read elsewhere.
     fn is_structural(&self) -> bool {
         !(self.renamed.is_empty()
+            && self.redirected.is_empty()
             && self.replaced.is_empty()
             && self.before.is_empty()
             && self.after.is_empty()
@@ -99,6 +101,12 @@ impl Patch {
     /// under the old name.
     pub fn rename_node_output(&mut self, node: usize, output: usize, name: &str) -> &mut Self {
         self.renamed.insert((node, output), name.to_owned());
+        self
+    }
+
+    /// Another value for an input of a node to read.
+    pub fn redirect_node_input(&mut self, node: usize, input: usize, name: &str) -> &mut Self {
+        self.redirected.insert((node, input), name.to_owned());
         self
     }
 

@@ -59,6 +59,27 @@ fn nodes_are_inserted_renamed_and_replaced() {
     );
 }
 
+/// An input reads another value, everything else of its node stays, whether the node is edited, replaced or renamed as well.
+#[test]
+fn inputs_are_redirected() {
+    let model = model(&sample());
+    let before = reread(model.bytes()).graph;
+    let mut patch = Patch::new();
+    patch
+        .insert_nodes_before(0, vec![node("Neg", &["x"], "n")])
+        .redirect_node_input(0, 0, "n")
+        .rename_node_output(0, 0, "h_main")
+        .insert_nodes_after(0, vec![node("Abs", &["h_main"], "h")])
+        .replace_node(2, node("Add", &["h", "s"], "y"))
+        .redirect_node_input(2, 1, "k");
+    let after = reread(&patch.apply(&model).unwrap()).graph;
+    let mut expected = before.node[0].clone();
+    (expected.input[0], expected.output[0]) = ("n".to_owned(), "h_main".to_owned());
+    assert_eq!(after.node[1], expected);
+    assert_eq!((after.node[4].input.clone(), after.node[4].op_type.as_str()), (vec!["h".into(), "k".into()], "Add"));
+    assert!(after.node[3] == before.node[1]);
+}
+
 #[test]
 fn new_initializers_metadata_and_versions() {
     let model = model(&sample());
@@ -256,6 +277,12 @@ fn edits_that_do_not_fit_are_refused() {
             p.rename_node_output(0, 1, "a");
         })
         .contains("no output 1")
+    );
+    assert!(
+        refused(&|p| {
+            p.redirect_node_input(0, 2, "a");
+        })
+        .contains("no input 2")
     );
     assert!(
         refused(&|p| {

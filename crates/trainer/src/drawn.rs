@@ -53,8 +53,9 @@ fn differentiate(context: Context, growth: &Growth, names: &[String]) -> Result<
     network.bind(&mut graph, &feed::shapes(samples, batch))?;
     fold_integers(&mut graph)?;
     absorb_padding(&mut graph);
+    let applications = network.sites.iter().flat_map(|site| &site.applications);
     let stops: HashSet<ValueId> = if perforated {
-        network.sites.iter().filter_map(|s| graph.find(&stop_value(&s.name))).collect()
+        applications.filter_map(|a| graph.find(&stop_value(&a.name))).collect()
     } else {
         HashSet::new()
     };

@@ -196,9 +196,10 @@ fn free(name: &str, arrays: &[(String, Tensor)]) -> String {
 fn live(graph: &Graph, network: &Network, trained: &[String], sites: &[&str]) -> Vec<bool> {
     let mut start: Vec<ValueId> = trained.iter().filter_map(|name| graph.find(name)).collect();
     let mut nodes = vec![false; graph.node_ids().last().map_or(0, |id| id.index() + 1)];
-    for site in network.sites.iter().filter(|s| sites.contains(&s.name.as_str())) {
-        nodes[site.node.index()] = true;
-        start.extend(graph.node(site.node).outputs.iter().flatten());
+    let grown = network.sites.iter().filter(|s| sites.contains(&s.name.as_str()));
+    for application in grown.flat_map(|site| &site.applications) {
+        nodes[application.node.index()] = true;
+        start.extend(graph.node(application.node).outputs.iter().flatten());
     }
     let changing = reachable(graph, &start);
     for (id, node) in graph.nodes() {
@@ -261,6 +262,6 @@ fn behind(network: &Network, border: &[ValueId], live: &[bool]) -> Result<Networ
     behind.graph.inputs.retain(|v| !uses[v.index()].is_empty() || outputs.contains(v));
     infer_shapes(&mut behind.graph)?;
     let left = behind.graph.node_ids();
-    behind.sites.retain(|site| left.contains(&site.node));
+    behind.sites.retain(|site| site.applications.iter().all(|a| left.contains(&a.node)));
     Ok(behind)
 }

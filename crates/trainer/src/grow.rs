@@ -216,7 +216,9 @@ impl Controller<'_, '_> {
         while let Some(current) = turn {
             state.position.turn = current;
             if interrupted_phase.is_none() {
-                self.begin(&mut state)?;
+                if !self.begin(&mut state)? {
+                    break;
+                }
             } else {
                 // The log has it from before the interruption.
                 let begun = self.neuron_phase_started(&state);
@@ -232,8 +234,8 @@ impl Controller<'_, '_> {
         self.finish(state, &base)
     }
 
-    /// Prepare the growth under trial: the best model, in cycles after the first with new dendrites.
-    fn begin(&mut self, state: &mut State) -> Result<()> {
+    /// Prepare the growth under trial: the best model, in cycles after the first with new dendrites. Whether there was time.
+    fn begin(&mut self, state: &mut State) -> Result<bool> {
         let Turn { cycle, attempt } = state.position.turn;
         state.trial = state.best.clone();
         if cycle > 0 {
@@ -248,7 +250,16 @@ impl Controller<'_, '_> {
                 epochs: self.run.options.candidate_epochs(),
             })?;
             let place = [cycle as u64, attempt as u64];
-            let (sets, weights, reports) = dendrite_phase(self.context(), &state.best, &new, place)?;
+            let (clock, end) = (self.clock(), self.budget());
+            let mut trained = 0;
+            let Fixed { network, objective, train, .. } = &self.fixed;
+            let Run { options, session, interrupt, observer, .. } = &mut *self.run;
+            let context = Context { network, objective, samples: train, options, session, interrupt };
+            let chosen = dendrite_phase(context, &state.best, &new, place, &mut |done, epochs| {
+                trained = done;
+                observer(&Event::Candidates { done, epochs });
+                done < epochs && end.is_some_and(|end| clock() > end)
+            })?;
             state.position.phases.push(PhaseSummary {
                 kind: "dendrite".to_owned(),
                 cycle,
@@ -258,15 +269,20 @@ impl Controller<'_, '_> {
                 val_metric: state.best_score.metric,
                 kept: false,
                 t: None,
-                cut: false,
+                cut: chosen.is_none(),
             });
+            let Some((sets, weights, reports)) = chosen else {
+                self.tell(Event::BudgetSpent { cycle, attempt, kind: "dendrite".to_owned(), epochs: trained })?;
+                return Ok(false);
+            };
             for report in reports {
                 self.tell(Event::Site { cycle, attempt, report })?;
             }
             state.trial.sets.extend(sets);
             state.trial.weights.extend(weights);
         }
-        self.tell(self.neuron_phase_started(state))
+        self.tell(self.neuron_phase_started(state))?;
+        Ok(true)
     }
 
     fn neuron_phase_started(&self, state: &State) -> Event {

@@ -156,7 +156,9 @@ pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -
             network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
         return Err(Error::Option {
             reason: if reasons.is_empty() {
-                "the model has no site for dendrites: no Conv, Gemm or MatMul that depends on its inputs".to_owned()
+                "the model has no site for dendrites: no Conv, ConvTranspose, Gemm, MatMul or recurrent operator that \
+                 depends on its inputs"
+                    .to_owned()
             } else {
                 format!("the model has no site for dendrites; {}", reasons.join("; "))
             },

@@ -74,12 +74,19 @@ fn growth(network: &Network, connection: Connection, count: usize, rng: &mut imp
         growth.weights.insert(network.graph.name_of(id).to_owned(), Tensor::from_f32(tensor.shape(), &values));
     }
     for index in 0..count {
-        growth.sets.extend(network.sites.iter().map(|site| DendriteSet {
-            site: site.name.clone(),
-            index,
-            connection,
-            activation: [Activation::Relu, Activation::Tanh, Activation::Sigmoid][index % 3],
-            width: if connection == Connection::Neuron { site.channels } else { 2usize.next_multiple_of(site.groups) },
+        growth.sets.extend(network.sites.iter().map(|site| {
+            // Recurrent operators take no others.
+            let connection = if site.kind.is_recurrent() { Connection::Layer } else { connection };
+            DendriteSet {
+                site: site.name.clone(),
+                index,
+                connection,
+                activation: [Activation::Relu, Activation::Tanh, Activation::Sigmoid][index % 3],
+                width: match connection {
+                    Connection::Neuron => site.channels,
+                    Connection::Layer => 2usize.next_multiple_of(site.groups),
+                },
+            }
         }));
     }
     for set in &growth.sets {

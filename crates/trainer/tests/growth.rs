@@ -164,7 +164,8 @@ impl Parts {
         let plan = Plan::new(&self.network.sites, &demand).unwrap();
         let new = plan.next_cycle(&self.network.sites, &growth.sets).unwrap();
         let place = [1, 0];
-        let (sets, weights, reports) = dendrite_phase(self.context(options, &session()), growth, &new, place).unwrap();
+        let (sets, weights, reports) =
+            dendrite_phase(self.context(options, &session()), growth, &new, place, &mut |_, _| false).unwrap().unwrap();
         for report in &reports {
             assert!(
                 report.trained >= report.initial && report.trained <= 1.0 + 1e-6

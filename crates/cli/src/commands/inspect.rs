@@ -8,6 +8,7 @@ use dendrite_onnx::{
 };
 use dendrite_runtime::infer_shapes;
 use dendrite_trainer::Network;
+use dendrites::Connection;
 use serde::Serialize;
 
 use crate::{
@@ -77,6 +78,10 @@ struct SiteFacts {
     name: String,
     node: String,
     operator: String,
+    /// How many operations share the weights, and the dendrites.
+    applications: usize,
+    /// Whether dendrites can be connected by neuron; by layer they always can.
+    neuron_connection: bool,
     neurons: usize,
     /// Weights a neuron reads.
     fan_in: usize,
@@ -191,8 +196,10 @@ fn list_sites(model: &Model) -> Result<GrowthFacts, Failure> {
     let network = Network::prepare(model, None)?;
     let sites = network.sites.iter().map(|s| SiteFacts {
         name: s.name.clone(),
-        node: s.node_name.clone(),
-        operator: network.graph.node(s.node).op.clone(),
+        node: s.applications.first().map(|a| a.node_name.clone()).unwrap_or_default(),
+        operator: s.applications.first().map(|a| network.graph.node(a.node).op.clone()).unwrap_or_default(),
+        applications: s.applications.len(),
+        neuron_connection: s.kind.refuses(Connection::Neuron).is_none(),
         neurons: s.channels,
         fan_in: s.fan_in(),
     });
@@ -299,7 +306,14 @@ fn print_sites(facts: &Facts, out: &Output) -> Result<(), Failure> {
             .iter()
             .map(|s| {
                 let (neurons, fan_in) = (grouped(s.neurons as u64), grouped(s.fan_in as u64));
-                vec![s.name.clone(), s.node.clone(), s.operator.clone(), neurons, fan_in]
+                let mut operator = s.operator.clone();
+                if s.applications > 1 {
+                    operator += &format!(", {} times", s.applications);
+                }
+                if !s.neuron_connection {
+                    operator += ", layer dendrites alone";
+                }
+                vec![s.name.clone(), s.node.clone(), operator, neurons, fan_in]
             })
             .collect();
         out.line("")?;

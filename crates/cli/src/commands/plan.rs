@@ -65,6 +65,13 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         one.sites.retain(|s| s.name == name);
         one.parameters(&network.sites, cycles)
     };
+    // Nodes that are no sites, and sites that take no dendrites by this connection.
+    let reasons = network.not_sites.iter().map(|n| (n.name.as_str(), n.op.as_str(), n.reason.as_str()));
+    let refusing = network.sites.iter().filter_map(|s| {
+        let first = s.applications.first()?;
+        Some((s.name.as_str(), network.graph.node(first.node).op.as_str(), s.kind.refuses(plan.connect)?))
+    });
+    let others: Vec<(&str, &str, &str)> = reasons.chain(refusing).collect();
     let total = base + plan.parameters(&network.sites, plan.cycles);
     // Data that were given have to fit. Without them, what cannot be told is left open: a plan needs no estimate.
     let asked = Asked { train: train.as_ref(), batch: args.batch, micro_batch: args.micro_batch };
@@ -76,7 +83,7 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         let sites = plan.sites.iter().map(|s| {
             json!({ "name": s.name, "dendrites": s.dendrites, "parameters": of_site(&s.name, plan.cycles) })
         });
-        let others = network.not_sites.iter().map(|n| json!({ "node": n.name, "operator": n.op, "reason": n.reason }));
+        let others = others.iter().map(|(node, op, reason)| json!({ "node": node, "operator": op, "reason": reason }));
         out.object(json!({
             "connect": plan.connect, "cycles": plan.cycles, "sites": sites.collect::<Vec<_>>(),
             "not_sites": others.collect::<Vec<_>>(), "parameters_before": base, "parameters_after": total,
@@ -95,8 +102,8 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         Ok(memory) => memory.lines().iter().try_for_each(|line| out.line(line))?,
         Err(failure) => out.line(format_args!("# memory of a training step: not told, {}", failure.message()))?,
     }
-    for other in &network.not_sites {
-        out.line(format_args!("# not a site: {} ({}): {}", other.name, other.op, other.reason))?;
+    for (name, op, reason) in &others {
+        out.line(format_args!("# not a site: {name} ({op}): {reason}"))?;
     }
     let unit = match plan.connect {
         Connection::Neuron => "for each neuron and cycle",

@@ -73,7 +73,11 @@ pub fn file(graph: &Graph) -> Model {
 
 /// `count` sets at every site.
 pub fn sets(sites: &[Site], connection: Connection, count: usize, activation: Activation) -> Vec<DendriteSet> {
-    let widths = |site: &Site| match connection {
+    // Recurrent operators take no others.
+    let connection_of = move |site: &Site| {
+        if site.kind.refuses(connection).is_some() { Connection::Layer } else { connection }
+    };
+    let widths = move |site: &Site| match connection_of(site) {
         Connection::Neuron => site.channels,
         Connection::Layer => 2usize.next_multiple_of(site.groups),
     };
@@ -81,8 +85,8 @@ pub fn sets(sites: &[Site], connection: Connection, count: usize, activation: Ac
         .flat_map(|index| {
             sites.iter().map(move |site| DendriteSet {
                 site: site.name.clone(),
-                index,
-                connection,
+                index: site.first_index + index,
+                connection: connection_of(site),
                 activation,
                 width: widths(site),
             })
@@ -346,6 +350,41 @@ pub fn cases() -> Vec<Case> {
         let (w, b) = (weight(g, r, "w", &[6, 1, 3]), weight(g, r, "b", &[6]));
         g.op("Conv", "h", &[x, w, b], none().with("group", 3))
     });
+    case("transposed conv1d", 11, &[2, 4, 5], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 3, 3]), weight(g, r, "b", &[3]));
+        let strides = none().with("strides", vec![2i64]).with("pads", vec![1i64, 0]);
+        g.op("ConvTranspose", "h", &[x, w, b], strides.with("output_padding", vec![1i64]))
+    });
+    case("transposed conv2d same", 13, &[2, 3, 4, 5], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[3, 4, 3, 3]);
+        let attributes = none().with("auto_pad", "SAME_LOWER").with("kernel_shape", vec![3i64, 3]);
+        g.op("ConvTranspose", "h", &[x, w], attributes.with("strides", vec![2i64, 2]))
+    });
+    case("transposed conv2d dilated, bias behind", 9, &[2, 3, 4, 4], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[3, 4, 2, 2]), weight(g, r, "b", &[4, 1, 1]));
+        let c = g.op("ConvTranspose", "c", &[x, w], none().with("dilations", vec![2i64, 1]));
+        g.op("Add", "h", &[b, c], none())
+    });
+    case("transposed conv3d of a given shape", 17, &[2, 2, 2, 3, 2], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[2, 4, 2, 2, 2]), weight(g, r, "b", &[4]));
+        let attributes = none().with("strides", vec![2i64, 2, 2]).with("output_shape", vec![4i64, 6, 5]);
+        g.op("ConvTranspose", "h", &[x, w, b], attributes)
+    });
+    case("grouped transposed conv", 13, &[2, 4, 3, 4], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[4, 3, 3, 2]), weight(g, r, "b", &[6]));
+        g.op("ConvTranspose", "h", &[x, w, b], none().with("group", 2).with("strides", vec![1i64, 2]))
+    });
+    case("depthwise transposed conv", 21, &[2, 3, 4], &mut |g, x, r| {
+        let w = weight(g, r, "w", &[3, 1, 3]);
+        g.op("ConvTranspose", "h", &[x, w], none().with("group", 3).with("pads", vec![1i64, 1]))
+    });
+    case("transposed conv and batch normalisation", 14, &[2, 3, 4, 4], &mut |g, x, r| {
+        let (w, b) = (weight(g, r, "w", &[3, 4, 2, 2]), weight(g, r, "b", &[4]));
+        let c = g.op("ConvTranspose", "c", &[x, w, b], none().with("strides", vec![2i64, 2]));
+        let (scale, shift, mean) = (weight(g, r, "s", &[4]), weight(g, r, "t", &[4]), weight(g, r, "mu", &[4]));
+        let variance = g.add_constant("var", Tensor::from_f32(&[4], &[0.5, 1.0, 1.5, 2.0]));
+        g.op("BatchNormalization", "h", &[c, scale, shift, mean, variance], none())
+    });
     for (name, opset, bias) in
         [("conv and batch normalisation", 8, true), ("conv without bias and normalisation", 17, false)]
     {
@@ -360,6 +399,180 @@ pub fn cases() -> Vec<Case> {
             let variance = g.add_constant("var", Tensor::from_f32(&[4], &[0.5, 1.0, 1.5, 2.0]));
             g.op("BatchNormalization", "h", &[c, scale, shift, mean, variance], none())
         });
+    }
+    list
+}
+
+/// Models in which operations share weights; with `tied` false the same models with a copy of the weights for each operation.
+pub fn tied_cases(tied: bool) -> Vec<Case> {
+    let mut random = Random::new(8);
+    let mut list = Vec::new();
+    let none = Attributes::new;
+    /// One weight for all that ask for it by this name, or one for each.
+    fn shared(g: &mut Graph, r: &mut Random, tied: bool, name: &str, shape: &[usize]) -> ValueId {
+        let first = g.find(name);
+        match first {
+            Some(found) if tied => found,
+            Some(found) => {
+                let copy = g.constant(found).unwrap().clone();
+                g.add_constant(&format!("{name}_copy"), copy)
+            }
+            None => {
+                let tensor = r.tensor(shape, 0.7);
+                g.add_constant(name, tensor)
+            }
+        }
+    }
+    let mut case = |name: &'static str, opset: i64, build: &mut dyn FnMut(&mut Graph, &mut Random) -> ValueId| {
+        let mut graph = Graph::new(name, opset);
+        let z = build(&mut graph, &mut random);
+        let y = graph.op("Tanh", "y", &[z], Attributes::new());
+        graph.set_type(y, Some(ElementType::Float), None);
+        graph.outputs = vec![y];
+        list.push(Case { name, graph });
+    };
+    fn input(g: &mut Graph, name: &str, shape: &[usize]) -> ValueId {
+        g.add_input(name, ElementType::Float, Shape::known(shape))
+    }
+    case("branches with biases of their own", 13, &mut |g, r| {
+        let mut branches = Vec::new();
+        for name in ["a", "b"] {
+            let x = input(g, name, &[3, 5]);
+            let w = shared(g, r, tied, "w", &[5, 4]);
+            let b = r.tensor(&[4], 0.7);
+            let b = g.add_constant(&format!("bias_{name}"), b);
+            let m = g.op("MatMul", "m", &[x, w], none());
+            let h = g.op("Add", &format!("h_{name}"), &[m, b], none());
+            branches.push(g.op("Relu", "r", &[h], none()));
+        }
+        g.op("Sub", "d", &branches, none())
+    });
+    case("an unrolled recurrent network", 11, &mut |g, r| {
+        let mut state = input(g, "state", &[2, 4]);
+        for step in 0..3 {
+            let x = input(g, &format!("x{step}"), &[2, 3]);
+            let (w, u) = (shared(g, r, tied, "w", &[4, 3]), shared(g, r, tied, "u", &[4, 4]));
+            let b = shared(g, r, true, "b", &[4]);
+            let from_input = g.op("Gemm", &format!("from_input_{step}"), &[x, w, b], none().with("transB", 1));
+            let from_state = g.op("Gemm", &format!("from_state_{step}"), &[state, u], none().with("transB", 1));
+            let sum = g.op("Add", "sum", &[from_input, from_state], none());
+            state = g.op("Tanh", "state", &[sum], none());
+        }
+        state
+    });
+    case("weights transposed at each operation", 17, &mut |g, r| {
+        let mut branches = Vec::new();
+        for (name, shape) in [("a", vec![2, 5]), ("b", vec![3, 2, 5])] {
+            let x = input(g, name, &shape);
+            let w = shared(g, r, tied, "w", &[4, 5]);
+            let t = g.op("Transpose", "t", &[w], none().with("perm", vec![1i64, 0]));
+            branches.push(g.op("MatMul", &format!("h_{name}"), &[x, t], none()));
+        }
+        g.op("Mul", "product", &branches, none())
+    });
+    case("a convolution on feature levels", 17, &mut |g, r| {
+        let mut levels = Vec::new();
+        for (name, size) in [("a", 6), ("b", 4), ("c", 3)] {
+            let x = input(g, name, &[2, 4, size, size]);
+            let w = shared(g, r, tied, "w", &[6, 2, 3, 3]);
+            let b = shared(g, r, true, "bias", &[6]);
+            let pads = none().with("pads", vec![1i64, 1, 1, 1]).with("group", 2);
+            let c = g.op("Conv", "c", &[x, w, b], pads);
+            let mut inputs = vec![c];
+            for (role, tensor) in [("s", r.tensor(&[6], 0.7)), ("t", r.tensor(&[6], 0.7)), ("mu", r.tensor(&[6], 0.7))]
+            {
+                inputs.push(g.add_constant(role, tensor));
+            }
+            inputs.push(g.add_constant("var", Tensor::from_f32(&[6], &[0.5, 1.0, 1.5, 2.0, 0.7, 1.2])));
+            let h = g.op("BatchNormalization", &format!("h_{name}"), &inputs, none());
+            levels.push(g.op("GlobalAveragePool", "p", &[h], none()));
+        }
+        g.op("Sum", "all", &levels, none())
+    });
+    case("transposed convolutions of other strides", 13, &mut |g, r| {
+        let mut branches = Vec::new();
+        for (name, stride) in [("a", 1i64), ("b", 2)] {
+            let x = input(g, name, &[2, 3, 4]);
+            let w = shared(g, r, tied, "w", &[3, 4, 3]);
+            let h = g.op("ConvTranspose", &format!("h_{name}"), &[x, w], none().with("strides", vec![stride]));
+            branches.push(g.op("GlobalMaxPool", "p", &[h], none()));
+        }
+        g.op("Sub", "d", &branches, none())
+    });
+    case("a GRU on two inputs", 14, &mut |g, r| {
+        let mut branches = Vec::new();
+        for name in ["a", "b"] {
+            let x = input(g, name, &[3, 2, 5]);
+            let (w, u) = (shared(g, r, tied, "w", &[1, 9, 5]), shared(g, r, true, "u", &[1, 9, 3]));
+            let inputs = [Some(x), Some(w), Some(u)];
+            let h = g.add_node("GRU", &format!("h_{name}"), &inputs, none().with("hidden_size", 3), 1);
+            branches.push(h[0]);
+        }
+        g.op("Sub", "d", &branches, none())
+    });
+    list
+}
+
+/// Models of recurrent operators: (name, how the operator is made). ONNX Runtime has none of layout 1.
+pub fn recurrent_cases() -> Vec<Case> {
+    let mut random = Random::new(9);
+    let mut list = Vec::new();
+    let none = Attributes::new;
+    for (name, opset, op, gates, direction, outputs, extras) in [
+        ("a plain LSTM", 7, "LSTM", 4, "forward", 1, false),
+        ("a bidirectional LSTM with everything", 14, "LSTM", 4, "bidirectional", 3, true),
+        ("a backward GRU", 9, "GRU", 3, "reverse", 1, true),
+        ("a bidirectional GRU that resets late", 17, "GRU", 3, "bidirectional", 2, true),
+        ("an RNN without bias", 22, "RNN", 1, "forward", 1, false),
+        ("a bidirectional RNN", 11, "RNN", 1, "bidirectional", 2, true),
+    ] {
+        let (steps, batch, inputs, hidden) = (4, 3, 5, 3);
+        let directions = if direction == "bidirectional" { 2 } else { 1 };
+        let mut graph = Graph::new(name, opset);
+        let x = graph.add_input("x", ElementType::Float, Shape::known(&[steps, batch, inputs]));
+        let mut constant = |graph: &mut Graph, name: &str, shape: &[usize]| {
+            let tensor = random.tensor(shape, 0.7);
+            Some(graph.add_constant(name, tensor))
+        };
+        let mut read = vec![Some(x)];
+        read.push(constant(&mut graph, "w", &[directions, gates * hidden, inputs]));
+        read.push(constant(&mut graph, "r", &[directions, gates * hidden, hidden]));
+        if name != "an RNN without bias" {
+            read.push(constant(&mut graph, "b", &[directions, 2 * gates * hidden]));
+        }
+        if extras {
+            let lengths = Tensor::new(
+                ElementType::Int32,
+                vec![batch],
+                [4i32, 2, 3].iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>(),
+            );
+            read.push(Some(graph.add_constant("lengths", lengths.unwrap())));
+            read.push(constant(&mut graph, "h0", &[directions, batch, hidden]));
+            if op == "LSTM" {
+                read.push(constant(&mut graph, "c0", &[directions, batch, hidden]));
+                read.push(constant(&mut graph, "p", &[directions, 3 * hidden]));
+            }
+        }
+        let mut attributes = none().with("hidden_size", hidden as i64).with("direction", direction);
+        if op == "GRU" && opset == 17 {
+            attributes = attributes.with("linear_before_reset", 1);
+        }
+        if extras && op == "LSTM" {
+            attributes = attributes.with("clip", 2.5f32);
+        }
+        let values = graph.add_node(op, "h", &read, attributes, outputs);
+        // Every output has a reader.
+        let ends: Vec<ValueId> = values
+            .iter()
+            .map(|v| {
+                let sizes = graph.add_constant("sizes", Tensor::int64s(&[1, -1]));
+                graph.op("Reshape", "flat", &[*v, sizes], none())
+            })
+            .collect();
+        let y = graph.op("Concat", "y", &ends, none().with("axis", 1));
+        graph.set_type(y, Some(ElementType::Float), None);
+        graph.outputs = vec![y];
+        list.push(Case { name, graph });
     }
     list
 }

@@ -28,10 +28,15 @@ pub fn activate(activation: Activation, z: f64) -> f64 {
     }
 }
 
+/// Whether [`linear`] knows a case: it pads explicitly, and knows convolutions of one and two dimensions.
+pub fn knows(case: &str) -> bool {
+    !(case.ends_with("same") || case.contains("3d"))
+}
+
 /// A tensor of the site's output layout as rows by channels.
 pub fn rows_of(site: &Site, tensor: &Tensor) -> Matrix {
     let (shape, values) = (tensor.shape(), tensor.to_f64().unwrap());
-    if site.kind != SiteKind::Conv {
+    if !site.kind.is_convolution() {
         return Matrix { columns: *shape.last().unwrap(), values };
     }
     let (channels, positions) = (shape[1], shape[2..].iter().product::<usize>());
@@ -44,13 +49,13 @@ pub fn rows_of(site: &Site, tensor: &Tensor) -> Matrix {
     Matrix { columns: channels, values: out }
 }
 
-/// Op(x; W, b) of a dendrite: the site's operator without the scales of a Gemm. Convolutions of one and two dimensions.
+/// Op(x; W, b) of a dendrite where its site is applied first: the site's operator without the scales of a Gemm.
 pub fn linear(graph: &Graph, site: &Site, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Matrix {
     let (xs, xv) = (x.shape().to_vec(), x.to_f64().unwrap());
     let (ws, wv) = (weight.shape().to_vec(), weight.to_f64().unwrap());
     let bias = bias.map(|b| b.to_f64().unwrap());
     let add = |k: usize| bias.as_ref().map_or(0.0, |b| b[k]);
-    if site.kind != SiteKind::Conv {
+    if !site.kind.is_convolution() {
         let (inner, columns) = if site.transposed { (ws[1], ws[0]) } else { (ws[0], ws[1]) };
         let w = |i: usize, k: usize| if site.transposed { wv[k * inner + i] } else { wv[i * columns + k] };
         let values = (0..xv.len() / inner)
@@ -59,7 +64,7 @@ pub fn linear(graph: &Graph, site: &Site, x: &Tensor, weight: &Tensor, bias: Opt
             .collect();
         return Matrix { columns, values };
     }
-    let attributes = &graph.node(site.node).attributes;
+    let attributes = &graph.node(site.applications[0].node).attributes;
     let flat = ws.len() == 3;
     let pair = |name: &str, default: i64| -> [i64; 2] {
         match attributes.ints(name) {
@@ -76,6 +81,31 @@ pub fn linear(graph: &Graph, site: &Site, x: &Tensor, weight: &Tensor, bias: Opt
     };
     let widen = |s: &[usize]| if flat { [s[0], s[1], 1, s[2]] } else { [s[0], s[1], s[2], s[3]] };
     let ([n, c, h, w], [k, per, kh, kw]) = (widen(&xs), widen(&ws));
+    if site.kind == SiteKind::ConvTranspose {
+        let extra = pair("output_padding", 0);
+        let out = |size: usize, i: usize, kernel: usize| {
+            strides[i] * (size as i64 - 1) + extra[i] + dilations[i] * (kernel as i64 - 1) + 1 - pads[i] - ends[i]
+        };
+        let (oh, ow, columns) = (out(h, 0, kh), out(w, 1, kw), per * site.groups);
+        let mut values: Vec<f64> =
+            (0..n as i64 * oh * ow * columns as i64).map(|i| add(i as usize % columns)).collect();
+        // Every element of x is spread over the output: W is [inputs, outputs of a group, kernel].
+        for (b, i) in (0..n).flat_map(|b| (0..c).map(move |i| (b, i))) {
+            for (iy, ix) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+                for (j, ky, kx) in (0..per).flat_map(|j| (0..kh * kw).map(move |p| (j, p / kw, p % kw))) {
+                    let y = iy as i64 * strides[0] + ky as i64 * dilations[0] - pads[0];
+                    let x = ix as i64 * strides[1] + kx as i64 * dilations[1] - pads[1];
+                    if (0..oh).contains(&y) && (0..ow).contains(&x) {
+                        let unit = i / (c / site.groups) * per + j;
+                        let row = (b as i64 * oh + y) * ow + x;
+                        values[row as usize * columns + unit] +=
+                            xv[((b * c + i) * h + iy) * w + ix] * wv[((i * per + j) * kh + ky) * kw + kx];
+                    }
+                }
+            }
+        }
+        return Matrix { columns, values };
+    }
     let out = |size: usize, i: usize, kernel: usize| {
         (size as i64 + pads[i] + ends[i] - dilations[i] * (kernel as i64 - 1) - 1) / strides[i] + 1
     };
@@ -144,7 +174,11 @@ pub fn units(
     let mut columns: Vec<Vec<f64>> = Vec::new();
     for p in 0..pool.size() {
         let per = values.len() / pool.units();
-        let weight: Vec<f64> = if unit_first {
+        let weight: Vec<f64> = if site.kind == SiteKind::ConvTranspose {
+            // Inputs first, then the candidates, each with its units of a group.
+            let (inputs, own) = (shape[0], shape[1..].iter().product::<usize>());
+            (0..inputs).flat_map(|i| values[(i * pool.size() + p) * own..][..own].to_vec()).collect()
+        } else if unit_first {
             values[p * width * per..(p + 1) * width * per].to_vec()
         } else {
             (0..per).flat_map(|i| values[i * pool.units() + p * width..][..width].to_vec()).collect()

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    diff::{View, same_folder},
+    diff::{View, ViewedNode, same_folder},
     error::Result,
     external::{is_external, reference},
     graph::constant_node_tensor,
@@ -159,7 +159,7 @@ fn entries<'a>(view: &View<'a>) -> Result<Vec<(String, Entry<'a>)>> {
             Entry { what: message(tensor, storage), source: Source::Message(tensor) },
         ));
     }
-    for (node, outputs) in view.nodes().filter(|(node, _)| is_constant(node)) {
+    for ViewedNode { proto: node, outputs, .. } in view.nodes().filter(|node| is_constant(node.proto)) {
         let Some(name) = outputs.first() else { continue };
         let proto = node.attribute.first().and_then(|a| a.t.as_ref());
         let entry = match proto {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     diff::{
-        Fact, View,
+        Fact, View, ViewedNode,
         constants::{is_constant, same},
         facts::by_name,
     },
@@ -55,37 +55,35 @@ pub struct NodeChange {
     pub outputs: Option<(Vec<String>, Vec<String>)>,
 }
 
-type Named<'a> = Vec<(&'a NodeProto, Vec<&'a str>)>;
-
 pub(super) fn compare(a: &View, b: &View) -> Result<Vec<NodeChange>> {
-    let before: Named = a.nodes().filter(|(node, _)| !is_constant(node)).collect();
-    let after: Named = b.nodes().filter(|(node, _)| !is_constant(node)).collect();
-    let find = |list: &Named| -> HashMap<String, usize> {
-        list.iter().enumerate().map(|(i, (node, outputs))| (key(node, outputs), i)).collect()
+    let before: Vec<ViewedNode> = a.nodes().filter(|node| !is_constant(node.proto)).collect();
+    let after: Vec<ViewedNode> = b.nodes().filter(|node| !is_constant(node.proto)).collect();
+    let find = |list: &[ViewedNode]| -> HashMap<String, usize> {
+        list.iter().enumerate().map(|(i, node)| (key(node), i)).collect()
     };
     let (old, new) = (find(&before), find(&after));
     let mut seen = HashSet::new();
     let mut changes = Vec::new();
-    for (node, outputs) in before.iter().chain(&after) {
-        let key = key(node, outputs);
+    for node in before.iter().chain(&after) {
+        let key = key(node);
         if !seen.insert(key.clone()) {
             continue;
         }
         let (x, y) = (old.get(&key).map(|i| &before[*i]), new.get(&key).map(|i| &after[*i]));
         let mut change = NodeChange {
             output: key,
-            before: x.map(|(node, _)| facts(node)),
-            after: y.map(|(node, _)| facts(node)),
+            before: x.map(|node| facts(node.proto)),
+            after: y.map(|node| facts(node.proto)),
             inputs: Vec::new(),
             attributes: Vec::new(),
             outputs: None,
         };
-        if let (Some((x, x_outputs)), Some((y, y_outputs))) = (x, y) {
+        if let (Some(x), Some(y)) = (x, y) {
             change.inputs = inputs(x, y);
-            change.attributes = attributes((a.model(), x), (b.model(), y))?;
-            if x_outputs != y_outputs {
+            change.attributes = attributes((a.model(), x.proto), (b.model(), y.proto))?;
+            if x.outputs != y.outputs {
                 let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-                change.outputs = Some((owned(x_outputs), owned(y_outputs)));
+                change.outputs = Some((owned(&x.outputs), owned(&y.outputs)));
             }
         }
         let same = change.inputs.is_empty() && change.attributes.is_empty() && change.outputs.is_none();
@@ -97,10 +95,10 @@ pub(super) fn compare(a: &View, b: &View) -> Result<Vec<NodeChange>> {
 }
 
 /// What a node is matched by. One without outputs computes nothing, and is known by its name and operator.
-fn key(node: &NodeProto, outputs: &[&str]) -> String {
-    match outputs.iter().find(|o| !o.is_empty()) {
+fn key(node: &ViewedNode) -> String {
+    match node.outputs.iter().find(|o| !o.is_empty()) {
         Some(output) => (*output).to_owned(),
-        None => format!("{} {}", node.op_type(), node.name()),
+        None => format!("{} {}", node.proto.op_type(), node.proto.name()),
     }
 }
 
@@ -115,9 +113,10 @@ fn facts(node: &NodeProto) -> NodeFacts {
     NodeFacts { operator, name: node.name().to_owned() }
 }
 
-fn inputs(a: &NodeProto, b: &NodeProto) -> Vec<InputChange> {
-    let read = |node: &NodeProto, i: usize| node.input.get(i).filter(|name| !name.is_empty()).cloned();
-    (0..a.input.len().max(b.input.len()))
+fn inputs(a: &ViewedNode, b: &ViewedNode) -> Vec<InputChange> {
+    let read =
+        |node: &ViewedNode, i: usize| node.inputs.get(i).filter(|name| !name.is_empty()).map(|name| (*name).to_owned());
+    (0..a.inputs.len().max(b.inputs.len()))
         .map(|index| InputChange { index, before: read(a, index), after: read(b, index) })
         .filter(|change| change.before != change.after)
         .collect()

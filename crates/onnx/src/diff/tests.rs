@@ -216,6 +216,20 @@ fn a_view_leaves_out_and_renames() {
 }
 
 #[test]
+fn a_view_redirects_inputs() {
+    let mut proto = sample();
+    let graph = proto.graph.as_mut().unwrap();
+    graph.node[0].input[0] = "wide".to_owned();
+    graph.node.insert(0, node("Identity", &["x"], "wide"));
+    let (a, b) = (model(&sample()), model(&proto));
+    let mut view = View::of(&b);
+    view.hide_node(0).redirect_input(1, 0, "x");
+    assert!(diff(&View::of(&a), &view).unwrap().is_empty());
+    let found = diff(&View::of(&a), &View::of(&b)).unwrap();
+    assert_eq!((found.nodes.len(), found.nodes[0].inputs.len()), (2, 1));
+}
+
+#[test]
 fn external_data_are_compared_by_content_and_not_read_twice() {
     let external = |offset: usize| -> TensorProto {
         let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };

@@ -3,7 +3,7 @@
 //! A message field may occur several times in a protobuf message and is then merged. The walk honours that for the graph:
 //! nodes and initializers are counted over all its pieces, and what is new goes into the last one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 
@@ -33,6 +33,7 @@ const INITIALIZER: u32 = 5;
 const INPUT: u32 = 11;
 const VALUE_INFO: u32 = 13;
 // Field numbers of NodeProto.
+const NODE_INPUT: u32 = 1;
 const OUTPUT: u32 = 2;
 const ATTRIBUTE: u32 = 5;
 
@@ -78,6 +79,7 @@ fn verify(patch: &Patch, model: &Model) -> Result<()> {
     }
     let nodes = graph.node.len();
     let positions = patch.replaced.keys().chain(patch.after.keys()).chain(patch.renamed.keys().map(|(node, _)| node));
+    let positions = positions.chain(patch.redirected.keys().map(|(node, _)| node));
     if let Some(beyond) = positions.copied().find(|p| *p >= nodes).or(patch.before.keys().copied().find(|p| *p > nodes))
     {
         return Err(edit(format!("there is no node {beyond}: the graph has {nodes}"), "count nodes from 0"));
@@ -158,9 +160,9 @@ fn no_overlap(model: &Model, writes: &[ExternalWrite]) -> Result<()> {
     Ok(())
 }
 
-struct Walk<'a> {
-    patch: &'a Patch,
-    model: &'a Model,
+struct Walk<'p> {
+    patch: &'p Patch,
+    model: &'p Model,
     /// The node, counted over all pieces of the graph, that comes next.
     node: usize,
     initializer: usize,
@@ -170,7 +172,7 @@ struct Walk<'a> {
 /// New fields and the position among the old ones that they go before.
 type Additions = Vec<(usize, Vec<u8>)>;
 
-impl Walk<'_> {
+impl<'p> Walk<'p> {
     fn model(&mut self) -> Result<Vec<u8>> {
         let patch = self.patch;
         let bytes = self.model.bytes().clone();
@@ -289,7 +291,7 @@ impl Walk<'_> {
             nodes.into_iter().flatten().for_each(|n| put_bytes_field(out, NODE, &n.encode_to_vec()));
         };
         put(patch.before.get(&index), out);
-        let renamed = patch.renamed.range((index, 0)..=(index, usize::MAX)).next().is_some();
+        let edited = of_node(&patch.renamed, index).chain(of_node(&patch.redirected, index)).next().is_some();
         let old = self.model.graph().node.get(index);
         let constant = old.filter(|n| is_constant(n)).and_then(|n| patch.constants.get(n.output.first()?));
         match (patch.replaced.get(&index), constant) {
@@ -298,20 +300,24 @@ impl Walk<'_> {
             }
             (Some(new), None) => {
                 let mut new = new.clone();
-                for ((_, k), name) in patch.renamed.range((index, 0)..=(index, usize::MAX)) {
+                for (k, name) in of_node(&patch.renamed, index) {
                     let count = new.output.len();
-                    *new.output.get_mut(*k).ok_or_else(|| no_output(index, *k, count))? = name.clone();
+                    *new.output.get_mut(k).ok_or_else(|| none(index, "output", k, count))? = name.clone();
+                }
+                for (k, name) in of_node(&patch.redirected, index) {
+                    let count = new.input.len();
+                    *new.input.get_mut(k).ok_or_else(|| none(index, "input", k, count))? = name.clone();
                 }
                 put_bytes_field(out, NODE, &new.encode_to_vec());
             }
-            (None, None) if !renamed => out.extend_from_slice(whole),
+            (None, None) if !edited => out.extend_from_slice(whole),
             (None, constant) => put_bytes_field(out, NODE, &self.edited_node(index, value, constant)?),
         }
         put(patch.after.get(&index), out);
         Ok(())
     }
 
-    /// A node with other output names and, for a `Constant`, other contents.
+    /// A node with other names of outputs and inputs and, for a `Constant`, other contents.
     fn edited_node(&mut self, index: usize, value: &[u8], constant: Option<&Tensor>) -> Result<Vec<u8>> {
         let old = self.model.graph().node.get(index);
         let attribute = old.and_then(|n| n.attribute.first());
@@ -324,20 +330,24 @@ impl Walk<'_> {
             self.write_external(tensor, new)?;
             constant = None;
         }
-        let mut renames: Vec<(usize, &String)> =
-            self.patch.renamed.range((index, 0)..=(index, usize::MAX)).map(|((_, k), name)| (*k, name)).collect();
-        let (mut out, mut outputs) = (Vec::with_capacity(value.len()), 0);
+        let mut renames: Vec<(usize, &String)> = of_node(&self.patch.renamed, index).collect();
+        let mut redirects: Vec<(usize, &String)> = of_node(&self.patch.redirected, index).collect();
+        let (mut out, mut outputs, mut inputs) = (Vec::with_capacity(value.len()), 0, 0);
+        // The new name of the next one of a repeated field, where it has one.
+        let next = |names: &mut Vec<(usize, &'p String)>, count: &mut usize| -> Option<&'p String> {
+            *count += 1;
+            names.iter().position(|(k, _)| *k + 1 == *count).map(|at| names.swap_remove(at).1)
+        };
         for field in all_fields(value)? {
             let (inner, whole) = slices(value, &field);
-            match (field.number, constant) {
-                (OUTPUT, _) => {
-                    match renames.iter().position(|(k, _)| *k == outputs) {
-                        Some(at) => put_bytes_field(&mut out, OUTPUT, renames.swap_remove(at).1.as_bytes()),
-                        None => out.extend_from_slice(whole),
-                    }
-                    outputs += 1;
-                }
-                (ATTRIBUTE, Some(new)) => {
+            let name = match field.number {
+                OUTPUT => next(&mut renames, &mut outputs),
+                NODE_INPUT => next(&mut redirects, &mut inputs),
+                _ => None,
+            };
+            match (field.number, name, constant) {
+                (number, Some(name), _) => put_bytes_field(&mut out, number, name.as_bytes()),
+                (ATTRIBUTE, _, Some(new)) => {
                     let name = attribute.map(|a| a.name()).unwrap_or_default();
                     put_bytes_field(&mut out, ATTRIBUTE, &attribute_with_contents(inner, name, new)?);
                     constant = None; // a Constant has one attribute; others are copied
@@ -345,9 +355,10 @@ impl Walk<'_> {
                 _ => out.extend_from_slice(whole),
             }
         }
-        match renames.first() {
-            Some((k, _)) => Err(no_output(index, *k, outputs)),
-            None => Ok(out),
+        match (renames.first(), redirects.first()) {
+            (Some((k, _)), _) => Err(none(index, "output", *k, outputs)),
+            (_, Some((k, _))) => Err(none(index, "input", *k, inputs)),
+            (None, None) => Ok(out),
         }
     }
 
@@ -381,8 +392,13 @@ impl Walk<'_> {
     }
 }
 
-fn no_output(node: usize, output: usize, count: usize) -> crate::error::Error {
-    edit(format!("node {node} has no output {output}: it has {count}"), "count outputs from 0")
+fn none(node: usize, what: &str, position: usize, count: usize) -> crate::error::Error {
+    edit(format!("node {node} has no {what} {position}: it has {count}"), &format!("count {what}s from 0"))
+}
+
+/// The names that a map has for positions of one node.
+fn of_node(names: &BTreeMap<(usize, usize), String>, node: usize) -> impl Iterator<Item = (usize, &String)> {
+    names.range((node, 0)..=(node, usize::MAX)).map(|((_, position), name)| (*position, name))
 }
 
 fn slices<'a>(bytes: &'a [u8], field: &Field) -> (&'a [u8], &'a [u8]) {

@@ -7,7 +7,7 @@ use crate::{run::Run, words::name};
 const TERMS: [(&str, &str); 6] = [
     (
         "Site",
-        "a linear operation of the model (Conv, Gemm or MatMul) at which dendrites can grow, called by its output.",
+        "a linear operation of the model (Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU or RNN) at which dendrites can grow, called by its output.",
     ),
     (
         "Dendrite",

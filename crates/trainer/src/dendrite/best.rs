@@ -1,29 +1,29 @@
 //! The best candidates so far, unit by unit.
 
 use dendrite_onnx::{ElementType, Tensor};
-use dendrites::{Activation, DendriteSet, Site, Weights, candidates::Pool};
+use dendrites::{Activation, DendriteSet, Site, Weights, candidates::Pool, units::UnitLayout};
 
 use crate::error::{Error, Result};
 
-/// The best snapshot of every unit: rows of a pool are independent, so each is taken from the epoch in which it was best.
+/// The best snapshot of every unit: units of a pool are independent, so each is taken from the epoch in which it was best.
 pub(super) struct Best {
     strengths: Vec<f64>,
     tensors: Weights,
     width: usize,
     weight: String,
-    weight_axis: usize,
+    layout: UnitLayout,
 }
 
 impl Best {
     pub(super) fn new(site: &Site, pool: &Pool, tensors: &Weights, strengths: &[f64]) -> Self {
-        let weight = pool.set.path("weight");
-        let weight_axis = unit_axis(site, &tensors[&weight]);
-        Best { strengths: strengths.to_vec(), tensors: tensors.clone(), width: pool.set.width, weight, weight_axis }
+        let layout = UnitLayout::of_weight(site, &pool.set, pool.size());
+        let (strengths, tensors) = (strengths.to_vec(), tensors.clone());
+        Best { strengths, tensors, width: pool.set.width, weight: pool.set.path("weight"), layout }
     }
 
-    /// The axis of a tensor that counts units: all but the weights are vectors.
-    fn axis(&self, name: &str) -> usize {
-        if name == self.weight { self.weight_axis } else { 0 }
+    /// How a tensor is divided among units: all but the weights are vectors.
+    fn layout(&self, name: &str) -> UnitLayout {
+        if name == self.weight { self.layout } else { UnitLayout::of_vector(self.strengths.len()) }
     }
 
     pub(super) fn update(&mut self, tensors: &Weights, strengths: &[f64]) {
@@ -31,7 +31,7 @@ impl Best {
         self.tensors = std::mem::take(&mut self.tensors)
             .into_iter()
             .map(|(name, kept)| {
-                let chosen = choose_units(&kept, &tensors[&name], self.axis(&name), &better);
+                let chosen = choose_units(&kept, &tensors[&name], &self.layout(&name), &better);
                 (name, chosen)
             })
             .collect();
@@ -79,7 +79,14 @@ impl Best {
         let mut tensors = Weights::new();
         for (name, shape) in pool.set.tensors(site, sets) {
             let tensor = match self.tensors.get(&name) {
-                Some(wide) => take_units(wide, self.axis(&name), &units, &shape),
+                Some(wide) => {
+                    let one = if name == self.weight {
+                        UnitLayout::of_weight(site, &pool.set, 1)
+                    } else {
+                        UnitLayout::of_vector(self.width)
+                    };
+                    take_units(wide, &self.layout(&name), &units, &one, &shape)
+                }
                 None => Tensor::filled(ElementType::Float, &shape, 0.0),
             };
             tensors.insert(name, tensor);
@@ -88,48 +95,23 @@ impl Best {
     }
 }
 
-/// The axis of a weight operand that counts units.
-pub(super) fn unit_axis(site: &Site, tensor: &Tensor) -> usize {
-    match site.kind {
-        dendrites::SiteKind::Conv => 0,
-        dendrites::SiteKind::Gemm if site.transposed => 0,
-        _ => tensor.shape().len() - 1,
-    }
-}
-
 /// Multiply each unit by its scale.
-pub(super) fn scale_units(tensor: &Tensor, axis: usize, scales: &[f32]) -> Tensor {
-    let inner: usize = tensor.shape()[axis + 1..].iter().product();
-    let units = tensor.shape()[axis];
-    let values: Vec<f32> =
-        tensor.to_f32().unwrap_or_default().iter().enumerate().map(|(i, v)| v * scales[i / inner % units]).collect();
-    Tensor::from_f32(tensor.shape(), &values)
+pub(super) fn scale_units(tensor: &Tensor, layout: &UnitLayout, scales: &[f32]) -> Tensor {
+    let values = tensor.to_f32().unwrap_or_default();
+    let scaled: Vec<f32> = values.iter().enumerate().map(|(i, v)| v * scales[layout.unit(i)]).collect();
+    Tensor::from_f32(tensor.shape(), &scaled)
 }
 
-fn choose_units(old: &Tensor, new: &Tensor, axis: usize, better: &[bool]) -> Tensor {
-    let inner: usize = old.shape()[axis + 1..].iter().product();
-    let units = old.shape()[axis];
+fn choose_units(old: &Tensor, new: &Tensor, layout: &UnitLayout, better: &[bool]) -> Tensor {
     let (old_values, new_values) = (old.to_f32().unwrap_or_default(), new.to_f32().unwrap_or_default());
-    let values: Vec<f32> = old_values
-        .iter()
-        .zip(&new_values)
-        .enumerate()
-        .map(|(i, (o, n))| if better[i / inner % units] { *n } else { *o })
-        .collect();
+    let both = old_values.iter().zip(&new_values).enumerate();
+    let values: Vec<f32> = both.map(|(i, (o, n))| if better[layout.unit(i)] { *n } else { *o }).collect();
     Tensor::from_f32(old.shape(), &values)
 }
 
-fn take_units(tensor: &Tensor, axis: usize, chosen: &[usize], shape: &[usize]) -> Tensor {
-    let inner: usize = tensor.shape()[axis + 1..].iter().product();
-    let outer: usize = tensor.shape()[..axis].iter().product();
-    let units = tensor.shape()[axis];
+/// The units `chosen` of a pool as a tensor of their own.
+fn take_units(tensor: &Tensor, pool: &UnitLayout, chosen: &[usize], one: &UnitLayout, shape: &[usize]) -> Tensor {
     let source = tensor.to_f32().unwrap_or_default();
-    let mut values = Vec::with_capacity(outer * chosen.len() * inner);
-    for o in 0..outer {
-        for unit in chosen {
-            let start = (o * units + unit) * inner;
-            values.extend_from_slice(&source[start..start + inner]);
-        }
-    }
+    let values: Vec<f32> = (0..one.len()).map(|i| source[pool.counterpart(chosen[one.unit(i)], one, i)]).collect();
     Tensor::from_f32(shape, &values)
 }

@@ -4,9 +4,14 @@ use std::{collections::HashSet, ops::Range, sync::atomic::Ordering};
 
 use dendrite_autodiff::{gradients, loss::LossValues};
 use dendrite_data::Loader;
-use dendrite_onnx::{ElementType, Graph, Tensor, ValueId};
+use dendrite_onnx::{Attributes, ElementType, Graph, Shape, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session};
-use dendrites::{Site, candidates::SiteBatch, fragment::Reading};
+use dendrites::{
+    Application, Site, SiteKind,
+    candidates::{SiteBatch, WEIGHT, error_name, input_name},
+    fragment::Reading,
+    probe::neurons,
+};
 use rand::seq::SliceRandom;
 
 use crate::{
@@ -27,27 +32,68 @@ const POSITIONS: usize = 1 << 20;
 
 /// One site's frozen data.
 pub(super) struct SiteData {
-    pub(super) input: Tensor,
-    pub(super) error: Tensor,
+    /// How many samples there are.
+    pub(super) samples: usize,
+    /// Input and error of each of its applications.
+    applications: Vec<(Tensor, Tensor)>,
+}
+
+impl SiteData {
+    /// The length of the first axis: one for each sample, or several.
+    pub(super) fn rows(&self) -> usize {
+        self.applications.first().and_then(|(input, _)| input.shape().first()).copied().unwrap_or(0)
+    }
+
+    /// Positions of a row with an error for each of `channels` neurons, those of all applications.
+    pub(super) fn positions(&self, channels: usize) -> usize {
+        let errors: usize = self.applications.iter().map(|(_, error)| error.len()).sum();
+        errors / (self.rows() * channels).max(1)
+    }
+
+    /// The shapes of a batch of rows.
+    pub(super) fn batches(&self, batch: usize) -> Vec<SiteBatch> {
+        let of = |(input, error): &(Tensor, Tensor)| SiteBatch {
+            input: batch_shape(input, batch),
+            error: batch_shape(error, batch),
+        };
+        self.applications.iter().map(of).collect()
+    }
+}
+
+/// What the passes over a network compute for one application of a site: values with their shapes.
+struct Port {
+    input: (ValueId, Vec<usize>),
+    error: (ValueId, Vec<usize>),
+    /// Rows of a sample on their first axis.
+    rows: usize,
+}
+
+/// Where samples lie in what a site reads and in its errors.
+#[derive(Clone, Copy)]
+enum Arrangement {
+    /// An axis counts them.
+    Axis(usize),
+    /// The first axis counts so many rows for each of them.
+    Rows(usize),
 }
 
 /// What the passes over a network compute for one site, and how many samples of it are kept.
 struct Wanted<'a> {
     site: &'a Site,
-    input: Vec<usize>,
-    error: Vec<usize>,
+    ports: Vec<Port>,
     samples: usize,
 }
 
 impl Wanted<'_> {
     fn bytes(&self, batch: usize) -> usize {
-        per_sample(&self.input, &self.error, batch).saturating_mul(self.samples)
+        per_sample(&self.ports, batch).saturating_mul(self.samples)
     }
 }
 
-/// Bytes of a site's input and error for one sample.
-fn per_sample(input: &[usize], error: &[usize], batch: usize) -> usize {
-    4 * (input.iter().product::<usize>() + error.iter().product::<usize>()) / batch.max(1)
+/// Bytes of a site's inputs and errors for one sample.
+fn per_sample(ports: &[Port], batch: usize) -> usize {
+    let elements = |port: &Port| port.input.1.iter().product::<usize>() + port.error.1.iter().product::<usize>();
+    4 * ports.iter().map(elements).sum::<usize>() / batch.max(1)
 }
 
 /// A frozen network with the errors of sites.
@@ -55,13 +101,13 @@ pub(super) struct Frozen<'a> {
     context: Context<'a>,
     graph: Graph,
     values: LossValues,
-    wanted: Vec<(Wanted<'a>, ValueId)>,
+    wanted: Vec<Wanted<'a>>,
     order: Vec<usize>,
     batch: usize,
 }
 
 impl<'a> Frozen<'a> {
-    /// Differentiate the network as `growth` has it with respect to the outputs of `sites`.
+    /// Differentiate the network as `growth` has it with respect to the neurons of `sites`.
     pub(super) fn new(context: Context<'a>, growth: &Growth, sites: &[&'a Site], place: [u64; 2]) -> Result<Self> {
         let Context { network, objective, samples, options, .. } = context;
         let batch = options.pass_for(samples.len());
@@ -70,25 +116,60 @@ impl<'a> Frozen<'a> {
         let values = objective.attach_training(&mut graph, network.prediction)?;
         let mut unique: Vec<&Site> = sites.to_vec();
         unique.dedup_by_key(|site| &site.name);
-        let wrt: Vec<ValueId> = unique.iter().map(|s| s.output).collect();
-        let found = gradients(&mut graph, values.mean, &wrt, &HashSet::new())?;
+        // What is told of nodes is told before differentiation takes some apart.
+        let (mut wrt, mut arranged) = (Vec::new(), Vec::new());
+        for site in &unique {
+            for application in &site.applications {
+                arranged.push(arrangement(&graph, site, application, batch)?);
+                let found = neurons(&mut graph, site, application);
+                wrt.push(found.ok_or_else(|| unknown_shape(graph.name_of(application.input), &application.name))?);
+            }
+        }
+        let mut found = gradients(&mut graph, values.mean, &wrt, &HashSet::new())?.into_iter();
         let mut wanted = Vec::new();
-        for (site, gradient) in unique.into_iter().zip(found) {
-            let gradient = gradient.ok_or_else(|| Error::Option {
-                reason: format!("the loss does not depend on site '{}'", site.name),
-                hint: "leave it out with --exclude".to_owned(),
-            })?;
-            let (input, error) =
-                (known_shape(&graph, site.input, &site.name)?, known_shape(&graph, site.output, &site.name)?);
-            let positions = error.iter().product::<usize>() / (batch * site.channels).max(1);
-            let fitting = (SITE_BYTES / per_sample(&input, &error, batch).max(1)).min(POSITIONS / positions.max(1));
+        for site in unique {
+            let count = site.applications.len();
+            let places: Vec<(ValueId, Arrangement)> = wrt.drain(..count).zip(arranged.drain(..count)).collect();
+            let gradients: Vec<Option<ValueId>> = found.by_ref().take(count).collect();
+            if gradients.iter().all(Option::is_none) {
+                return Err(Error::Option {
+                    reason: format!("the loss does not depend on site '{}'", site.name),
+                    hint: "leave it out with --exclude".to_owned(),
+                });
+            }
+            let mut ports = Vec::new();
+            for ((application, (value, arranged)), gradient) in site.applications.iter().zip(places).zip(gradients) {
+                let input = known_shape(&graph, application.input, &application.name)?;
+                let error = known_shape(&graph, value, &application.name)?;
+                // Where the loss does not see an application, its error is none.
+                let nothing = || Tensor::filled(ElementType::Float, &error, 0.0);
+                let gradient = gradient.unwrap_or_else(|| graph.add_constant("no_error", nothing()));
+                let (axis, rows) = match arranged {
+                    Arrangement::Axis(axis) => (axis, 1),
+                    Arrangement::Rows(rows) => (0, rows),
+                };
+                ports.push(Port {
+                    input: samples_first(&mut graph, application.input, input, axis),
+                    error: samples_first(&mut graph, gradient, error, axis),
+                    rows,
+                });
+            }
+            if ports.iter().any(|port| Some(port.rows) != ports.first().map(|first| first.rows)) {
+                return Err(Error::Option {
+                    reason: format!("the operations of site '{}' read different numbers of rows a sample", site.name),
+                    hint: "leave the site out with --exclude".to_owned(),
+                });
+            }
+            let elements: usize = ports.iter().map(|port| port.error.1.iter().product::<usize>()).sum();
+            let positions = elements / (batch * site.channels).max(1);
+            let fitting = (SITE_BYTES / per_sample(&ports, batch).max(1)).min(POSITIONS / positions.max(1));
             let samples = fitting.max(batch).min(samples.len());
-            wanted.push((Wanted { site, input, error, samples }, gradient));
+            wanted.push(Wanted { site, ports, samples });
         }
         let mut order: Vec<usize> = (0..samples.len()).collect();
-        if wanted.iter().any(|(w, _)| w.samples < order.len()) {
+        if wanted.iter().any(|w| w.samples < order.len()) {
             order.shuffle(&mut generator(options.seed, &[3, place[0], place[1]]));
-            order.truncate(wanted.iter().map(|(w, _)| w.samples).max().unwrap_or(0));
+            order.truncate(wanted.iter().map(|w| w.samples).max().unwrap_or(0));
             order.shrink_to_fit();
         }
         Ok(Frozen { context, graph, values, wanted, order, batch })
@@ -98,7 +179,7 @@ impl<'a> Frozen<'a> {
     pub(super) fn groups(&self) -> Vec<Range<usize>> {
         let mut groups: Vec<Range<usize>> = Vec::new();
         let mut bytes = 0;
-        for (index, (wanted, _)) in self.wanted.iter().enumerate() {
+        for (index, wanted) in self.wanted.iter().enumerate() {
             let own = wanted.bytes(self.batch);
             match groups.last_mut() {
                 Some(group) if bytes + own <= GROUP_BYTES => group.end = index + 1,
@@ -119,13 +200,14 @@ impl<'a> Frozen<'a> {
         let (mut fetches, mut limits) = (Vec::new(), Vec::new());
         graph.outputs.clear();
         let wanted = &self.wanted[group];
-        for (index, (wanted, gradient)) in wanted.iter().enumerate() {
-            let both = [("input", wanted.site.input, &wanted.input), ("error", *gradient, &wanted.error)];
-            for (role, value, shape) in both {
-                let named = graph.op("Identity", &format!("site_{index}/{role}"), &[value], Default::default());
-                graph.outputs.push(named);
-                fetches.push((graph.name_of(named).to_owned(), ElementType::Float, shape.clone()));
-                limits.push(wanted.samples);
+        for wanted in wanted {
+            for port in &wanted.ports {
+                for (role, (value, shape)) in [("input", &port.input), ("error", &port.error)] {
+                    let named = graph.op("Identity", &format!("site_{role}"), &[*value], Default::default());
+                    graph.outputs.push(named);
+                    fetches.push((graph.name_of(named).to_owned(), ElementType::Float, shape.clone()));
+                    limits.push((wanted.samples, role == "error"));
+                }
             }
         }
         graph.prune();
@@ -137,7 +219,7 @@ impl<'a> Frozen<'a> {
         let mut pass =
             Loop::new(Session::from_graph(&graph, &planned(&graph, session))?, Vec::new(), &feeds, &fetches)?;
         feed::write_constants(&mut pass, samples)?;
-        let rows = limits.iter().copied().max().unwrap_or(0);
+        let rows = limits.iter().map(|(samples, _)| *samples).max().unwrap_or(0);
         let mut columns: Vec<Vec<f32>> = vec![Vec::new(); fetches.len()];
         let (mut read, mut done) = (Vec::new(), 0);
         for batch in Loader::new(samples, self.batch, self.order[..rows].to_vec(), None)? {
@@ -150,59 +232,108 @@ impl<'a> Frozen<'a> {
             pass.step()?;
             // The loss is a mean over the batch's samples; errors are wanted per sample.
             let total: f32 = batch.weights.iter().sum();
-            for (((name, _, shape), column), limit) in fetches.iter().zip(&mut columns).zip(&limits) {
+            for (((name, _, shape), column), (limit, is_error)) in fetches.iter().zip(&mut columns).zip(&limits) {
                 let kept = batch.count.min(limit.saturating_sub(done));
                 if kept == 0 {
                     continue;
                 }
                 pass.read_f32(name, &mut read)?;
                 let width = shape.iter().product::<usize>() / self.batch;
-                let scale = if name.ends_with("/error") { total } else { 1.0 };
+                let scale = if *is_error { total } else { 1.0 };
                 column.extend(read.iter().take(width * kept).map(|v| v * scale));
             }
             done += batch.count;
         }
         let mut columns = columns.into_iter();
         let mut data = Vec::new();
-        for (wanted, _) in wanted {
-            let (Some(x), Some(mut e)) = (columns.next(), columns.next()) else { break };
-            scale_errors(&mut e);
-            let with_rows = |shape: &[usize]| -> Vec<usize> {
-                std::iter::once(wanted.samples).chain(shape.iter().skip(1).copied()).collect()
+        for wanted in wanted {
+            let with_rows = |rows: usize, shape: &[usize]| -> Vec<usize> {
+                std::iter::once(wanted.samples * rows).chain(shape.iter().skip(1).copied()).collect()
             };
-            data.push((
-                wanted.site,
-                SiteData {
-                    input: Tensor::from_f32(&with_rows(&wanted.input), &x),
-                    error: Tensor::from_f32(&with_rows(&wanted.error), &e),
-                },
-            ));
+            let mut all: Vec<(Vec<f32>, Vec<f32>)> =
+                wanted.ports.iter().map_while(|_| Some((columns.next()?, columns.next()?))).collect();
+            scale_errors(&mut all);
+            let ports = wanted.ports.iter().zip(all);
+            let applications = ports.map(|(port, (x, e))| {
+                let shapes = [&port.input.1, &port.error.1].map(|shape| with_rows(port.rows, shape));
+                (Tensor::from_f32(&shapes[0], &x), Tensor::from_f32(&shapes[1], &e))
+            });
+            data.push((wanted.site, SiteData { samples: wanted.samples, applications: applications.collect() }));
         }
         Ok(data)
     }
 }
 
-fn known_shape(graph: &dendrite_onnx::Graph, value: ValueId, site: &str) -> Result<Vec<usize>> {
-    graph.value(value).shape.as_ref().and_then(|s| s.as_known()).ok_or_else(|| Error::Option {
-        reason: format!("the shape of value '{}' at site '{site}' is unknown", graph.name_of(value)),
+fn unknown_shape(value: &str, site: &str) -> Error {
+    Error::Option {
+        reason: format!("the shape of value '{value}' at site '{site}' is unknown"),
         hint: "leave the site out with --exclude".to_owned(),
-    })
+    }
 }
 
-/// Bring errors to unit size: their scale depends on the loss, correlations do not.
-fn scale_errors(errors: &mut [f32]) {
-    let square: f64 = errors.iter().map(|e| f64::from(*e) * f64::from(*e)).sum::<f64>() / errors.len().max(1) as f64;
-    let scale = 1.0 / square.sqrt().max(1e-30);
-    errors.iter_mut().for_each(|e| *e = (f64::from(*e) * scale) as f32);
+fn known_shape(graph: &Graph, value: ValueId, site: &str) -> Result<Vec<usize>> {
+    let shape = graph.value(value).shape.as_ref().and_then(|s| s.as_known());
+    shape.ok_or_else(|| unknown_shape(graph.name_of(value), site))
+}
+
+/// Where samples lie at an application of a site. Sizes alone tell, and another axis may be as long as a batch by chance: then
+/// of a batch that is not full other rows are taken than those of its samples, whose errors are theirs all the same or zero.
+fn arrangement(graph: &Graph, site: &Site, application: &Application, batch: usize) -> Result<Arrangement> {
+    let shape = known_shape(graph, application.input, &application.name)?;
+    let axes = match site.kind {
+        SiteKind::Recurrent { .. } => {
+            let of_batch = usize::from(graph.node(application.node).attributes.int("layout", 0) == 0);
+            vec![of_batch, 1 - of_batch]
+        }
+        SiteKind::MatMul => (0..shape.len().saturating_sub(1)).collect(),
+        SiteKind::Conv | SiteKind::ConvTranspose | SiteKind::Gemm => vec![0],
+    };
+    if let Some(axis) = axes.into_iter().find(|axis| shape.get(*axis) == Some(&batch)) {
+        return Ok(Arrangement::Axis(axis));
+    }
+    match shape.first() {
+        Some(rows) if !site.kind.is_recurrent() && rows % batch == 0 => Ok(Arrangement::Rows(rows / batch)),
+        _ => Err(Error::Option {
+            reason: format!(
+                "site '{}' reads {shape:?}, of which no axis counts the {batch} samples of a batch",
+                application.name
+            ),
+            hint: "leave the site out with --exclude".to_owned(),
+        }),
+    }
+}
+
+/// A value with the axis of its samples first.
+fn samples_first(graph: &mut Graph, value: ValueId, shape: Vec<usize>, axis: usize) -> (ValueId, Vec<usize>) {
+    if axis == 0 {
+        return (value, shape);
+    }
+    let mut turned = shape;
+    turned.swap(0, axis);
+    let mut perm: Vec<i64> = (0..turned.len() as i64).collect();
+    perm.swap(0, axis);
+    let first = graph.op("Transpose", "samples_first", &[value], Attributes::new().with("perm", perm));
+    graph.set_type(first, Some(ElementType::Float), Some(Shape::known(&turned)));
+    (first, turned)
+}
+
+/// Bring the errors of a site, which come with its inputs, to unit size: their scale depends on the loss, correlations do not.
+fn scale_errors(data: &mut [(Vec<f32>, Vec<f32>)]) {
+    let count: usize = data.iter().map(|(_, errors)| errors.len()).sum();
+    let square: f64 = data.iter().flat_map(|(_, errors)| errors).map(|e| f64::from(*e) * f64::from(*e)).sum();
+    let scale = 1.0 / (square / count.max(1) as f64).sqrt().max(1e-30);
+    data.iter_mut().flat_map(|(_, errors)| errors).for_each(|e| *e = (f64::from(*e) * scale) as f32);
 }
 
 /// The inputs of a candidate graph.
-pub(super) fn site_feeds(shapes: &SiteBatch, batch: usize) -> Vec<(String, ElementType, Vec<usize>)> {
-    vec![
-        ("x".to_owned(), ElementType::Float, shapes.input.clone()),
-        ("error".to_owned(), ElementType::Float, shapes.error.clone()),
-        ("weight".to_owned(), ElementType::Float, vec![batch]),
-    ]
+pub(super) fn site_feeds(shapes: &[SiteBatch], batch: usize) -> Vec<(String, ElementType, Vec<usize>)> {
+    let mut feeds = Vec::new();
+    for (index, shapes) in shapes.iter().enumerate() {
+        feeds.push((input_name(index), ElementType::Float, shapes.input.clone()));
+        feeds.push((error_name(index), ElementType::Float, shapes.error.clone()));
+    }
+    feeds.push((WEIGHT.to_owned(), ElementType::Float, vec![batch]));
+    feeds
 }
 
 /// Write samples of a site into a pass; a batch that is not full is filled up with weight zero.
@@ -215,15 +346,17 @@ pub(super) fn write_site_batch(
 ) -> Result<()> {
     let mut indices = rows.to_vec();
     indices.resize(batch, rows[0]);
-    write_rows(pass, "x", &data.input, &indices, buffer)?;
-    write_rows(pass, "error", &data.error, &indices, buffer)?;
+    for (index, (input, error)) in data.applications.iter().enumerate() {
+        write_rows(pass, &input_name(index), input, &indices, buffer)?;
+        write_rows(pass, &error_name(index), error, &indices, buffer)?;
+    }
     let weights: Vec<f32> = (0..batch).map(|i| if i < rows.len() { 1.0 } else { 0.0 }).collect();
-    pass.write_f32("weight", &weights)?;
+    pass.write_f32(WEIGHT, &weights)?;
     Ok(())
 }
 
 /// The shape of `batch` rows of an array.
-pub(super) fn batch_shape(array: &Tensor, batch: usize) -> Vec<usize> {
+fn batch_shape(array: &Tensor, batch: usize) -> Vec<usize> {
     std::iter::once(batch).chain(array.shape().iter().skip(1).copied()).collect()
 }
 

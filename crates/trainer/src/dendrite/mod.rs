@@ -34,26 +34,40 @@ pub struct SiteReport {
     pub samples: usize,
 }
 
-/// Run the phase for `sets`, one new set a site, and return their tensors (the connection zero) with a report each.
+/// What a dendrite phase asks after every epoch of candidates, given the epochs done and those of the phase: whether to give up.
+pub type Watch<'w> = dyn FnMut(usize, usize) -> bool + 'w;
+
+/// The sets that a dendrite phase chose, their tensors (the connection zero), and a report each.
+pub type Chosen = (Vec<DendriteSet>, Weights, Vec<SiteReport>);
+
+/// Run the phase for the sets `new`; `None` where `watch` gave it up.
 pub fn dendrite_phase(
     context: Context,
     growth: &Growth,
     new: &[DendriteSet],
     place: [u64; 2],
-) -> Result<(Vec<DendriteSet>, Weights, Vec<SiteReport>)> {
+    watch: &mut Watch,
+) -> Result<Option<Chosen>> {
     let Context { network, options, .. } = context;
     let sites: Vec<&Site> = new.iter().filter_map(|set| network.site(&set.site)).collect();
     let frozen = Frozen::new(context, growth, &sites, place)?;
     let mut weights = growth.weights.clone();
     let mut sets = growth.sets.clone();
     let (mut reports, mut added) = (Vec::new(), Vec::new());
+    // A set takes one pass over its data at least.
+    let total = new.len() * options.candidate_epochs().max(1);
+    let mut done = 0;
+    let mut watch = || {
+        done += 1;
+        watch(done, total)
+    };
     for group in frozen.groups() {
         for (site, data) in frozen.data(group)? {
             // Sets of one site that are added together see each other: later ones read earlier ones.
             for (index, set) in new.iter().enumerate().filter(|(_, set)| set.site == site.name) {
                 let mut search = Search::new(context, site, set, &sets, &weights, &data)?;
                 let mut rng = generator(options.seed, &[2, place[0], place[1], index as u64]);
-                let (set, tensors, report) = search.run(&mut rng)?;
+                let Some((set, tensors, report)) = search.run(&mut rng, &mut watch)? else { return Ok(None) };
                 weights.extend(tensors);
                 sets.push(set.clone());
                 added.push(set);
@@ -63,5 +77,5 @@ pub fn dendrite_phase(
     }
     let names: HashSet<String> = growth.weights.keys().cloned().collect();
     weights.retain(|name, _| !names.contains(name));
-    Ok((added, weights, reports))
+    Ok(Some((added, weights, reports)))
 }

@@ -7,15 +7,16 @@ use dendrite_onnx::{ElementType, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session, StateSlot};
 use dendrites::{
     Connection, DendriteSet, Site, Weights,
-    candidates::{CandidateGraph, Pool, Purpose, SiteBatch, VARIANCE_FLOOR, candidate_graph, statistics},
+    candidates::{CandidateGraph, Pool, Purpose, VARIANCE_FLOOR, candidate_graph, statistics},
+    units::UnitLayout,
 };
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
     SiteReport,
-    best::{Best, scale_units, unit_axis},
-    data::{SiteData, batch_shape, site_feeds, write_site_batch},
+    best::{Best, scale_units},
+    data::{SiteData, site_feeds, write_site_batch},
 };
 use crate::{
     error::{Error, Result},
@@ -67,10 +68,9 @@ impl<'a> Search<'a> {
     ) -> Result<Self> {
         let Context { network, options, session, .. } = context;
         let pool = pool_for(set, options);
-        let samples = data.input.shape()[0];
-        let positions = data.error.len() / (samples * site.channels).max(1);
-        let batch = (CANDIDATE_ROWS / positions.max(1)).clamp(8, 512).min(samples);
-        let shapes = SiteBatch { input: batch_shape(&data.input, batch), error: batch_shape(&data.error, batch) };
+        let positions = data.positions(site.channels);
+        let batch = (CANDIDATE_ROWS / positions.max(1)).clamp(8, 512).min(data.rows());
+        let shapes = data.batches(batch);
         let graph = candidate_graph(&network.graph, site, &pool, sets, weights, &shapes, &Purpose::Score)?;
         let names = pool.tensors(site, sets);
         let units = pool.units();
@@ -97,7 +97,12 @@ impl<'a> Search<'a> {
         Ok(Search { context, site, pool, sets, weights, data, batch, score, names })
     }
 
-    pub(super) fn run(&mut self, rng: &mut ChaCha8Rng) -> Result<(DendriteSet, Weights, SiteReport)> {
+    /// Search; `None` if `watch`, asked after every epoch, said so.
+    pub(super) fn run(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        watch: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<(DendriteSet, Weights, SiteReport)>> {
         let mut current = self.initial(rng)?;
         let sums = self.sums(&current)?;
         let first = self.strengths(&sums);
@@ -105,7 +110,11 @@ impl<'a> Search<'a> {
         let initial = best.mean();
         let options = self.context.options;
         let epochs = options.candidate_epochs();
-        if epochs > 0 {
+        if epochs == 0 {
+            if watch() {
+                return Ok(None);
+            }
+        } else {
             let mut training = Training::new(self, &current)?;
             for _ in 0..epochs {
                 training.epoch(self.data, self.batch, self.context.interrupt, rng)?;
@@ -113,6 +122,9 @@ impl<'a> Search<'a> {
                 let sums = self.sums(&current)?;
                 let strengths = self.strengths(&sums);
                 best.update(&current, &strengths);
+                if watch() {
+                    return Ok(None);
+                }
             }
         }
         let (activation, tensors) = best.winners(&self.pool, self.site, self.sets)?;
@@ -128,9 +140,9 @@ impl<'a> Search<'a> {
             activation,
             initial,
             trained: best.mean(),
-            samples: self.data.input.shape()[0],
+            samples: self.data.samples,
         };
-        Ok((set, tensors, report))
+        Ok(Some((set, tensors, report)))
     }
 
     /// Random weights, scaled so that each net input has a deviation drawn from [`NET_INPUT_DEVIATION`] and a mean within
@@ -171,7 +183,8 @@ impl<'a> Search<'a> {
             shifts.push((centre - (mean + rest) * f64::from(scale as f32)) as f32);
         }
         let name = self.pool.set.path("weight");
-        let scaled = scale_units(&tensors[&name], unit_axis(self.site, &tensors[&name]), &scales);
+        let layout = UnitLayout::of_weight(self.site, &self.pool.set, self.pool.size());
+        let scaled = scale_units(&tensors[&name], &layout, &scales);
         tensors.insert(name, scaled);
         if let Some(tensor) = tensors.get(&bias) {
             let tensor = Tensor::from_f32(tensor.shape(), &shifts);
@@ -202,8 +215,7 @@ impl<'a> Search<'a> {
             z: zeros(units),
             zz: zeros(units),
         };
-        let samples = self.data.input.shape()[0];
-        let all: Vec<usize> = (0..samples).collect();
+        let all: Vec<usize> = (0..self.data.rows()).collect();
         let (mut buffer, mut read) = (Vec::new(), Vec::new());
         for rows in all.chunks(self.batch) {
             stop_if(self.context.interrupt)?;
@@ -265,10 +277,7 @@ struct Training {
 
 impl Training {
     fn new(search: &Search, start: &Weights) -> Result<Self> {
-        let shapes = SiteBatch {
-            input: batch_shape(&search.data.input, search.batch),
-            error: batch_shape(&search.data.error, search.batch),
-        };
+        let shapes = search.data.batches(search.batch);
         let algorithm = Algorithm::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
         let optimizer = Optimizer { algorithm, clip_norm: None };
         let graph = candidate_graph(
@@ -305,7 +314,7 @@ impl Training {
 
     /// One pass over the samples in a new order. A last batch that is not full is left out: it comes first another time.
     fn epoch(&mut self, data: &SiteData, batch: usize, interrupt: &AtomicBool, rng: &mut ChaCha8Rng) -> Result<()> {
-        let mut order: Vec<usize> = (0..data.input.shape()[0]).collect();
+        let mut order: Vec<usize> = (0..data.rows()).collect();
         order.shuffle(rng);
         let mut buffer = Vec::new();
         for rows in order.chunks_exact(batch) {

@@ -67,7 +67,7 @@ fn numbers(samples: &Samples, prediction: &Shape) -> Result<Numbers> {
         }
     }
     Ok(match (distributions, bits) {
-        (true, _) if samples.len() > 0 => Numbers::Distributions,
+        (true, _) if !samples.is_empty() => Numbers::Distributions,
         (_, [true, true, true]) => Numbers::Bits,
         _ => Numbers::Any,
     })
@@ -87,13 +87,14 @@ mod tests {
     fn told(shape: &[usize], values: &[f32], prediction: &[usize]) -> Numbers {
         let rows = Tensor::from_f32(&[shape[0], 1], &vec![0.0; shape[0]]);
         let arrays = vec![("x".to_owned(), rows), ("target".to_owned(), Tensor::from_f32(shape, values))];
-        let data = DataSet::from_arrays("rows", arrays).unwrap();
         let request = Request {
             inputs: vec![Input::new("x", ElementType::Float, None)],
             target: Some("target".to_owned()),
             ..Request::default()
         };
-        numbers(&data.samples(&request).unwrap(), &Shape::known(prediction)).unwrap()
+        let samples = DataSet::from_arrays("rows", arrays).and_then(|data| data.samples(&request));
+        let samples = samples.unwrap_or_else(|e| unreachable!("{e}"));
+        numbers(&samples, &Shape::known(prediction)).unwrap_or_else(|e| unreachable!("{e}"))
     }
 
     #[test]
