@@ -100,8 +100,12 @@ MODELS = {
     "plcmos": Model(SPEECHMOS, "plcmos_v2.onnx", sizes={"frames": 100}),
     "captcha_crnn": Model("captcha-whisperer==0.1.0", "captcha_crnn.onnx", axes={"logits": 1}, rows=(24, 12)),
     "caustic": Model("caustic-nmr==0.4.1", "best_v2_carbons.onnx"),
-    "ddddocr common": Model(DDDDOCR, "common.onnx", sizes={"image_width": 64}, axes={"387": 1}, rows=(12, 10)),
-    "ddddocr common_det": Model(DDDDOCR, "common_det.onnx", scale=50, **LONG),
+    "ddddocr common": Model(
+        DDDDOCR, "common.onnx", sizes={"image_width": 64}, axes={"387": 1}, rows=(12, 10), options="--epochs 3 --lr 1e-5 --batch 4"
+    ),
+    "ddddocr common_det": Model(
+        DDDDOCR, "common_det.onnx", scale=50, rows=(8, 10), options="--epochs 2 --lr 1e-5 --batch 4"
+    ),
     "mnist-conv": Model(QONNX, "mnist-conv/model.onnx", scale=50),
     "espcn nn_resize": Model(QONNX, "nn_resize/float_model.onnx", rows=(16, 10)),
     "gradient boosting": Model(SURFACES, "gradient_boosting_regressor.onnx", rows=(256, 64)),

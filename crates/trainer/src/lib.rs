@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod anomaly;
+mod axes;
 mod batch_norm;
 pub mod checkpoint;
 pub mod choices;
@@ -21,6 +22,7 @@ pub mod folder;
 mod frozen;
 mod further;
 pub mod grow;
+mod link;
 mod lock;
 pub mod memory;
 pub mod metric;

@@ -2,61 +2,19 @@
 //! takes.
 
 use dendrite_data::{DataSet, Input, Request, Samples};
-use dendrite_onnx::{
-    Dim, Graph, Model, Shape, ValueId, WORKING_OPSET,
-    batch::{fixed_batch, free_batch},
-    ops::cost::model_parameters,
-    upgrade::upgrade,
-};
+use dendrite_onnx::{Dim, Graph, Model, Shape, ValueId, WORKING_OPSET, ops::cost::model_parameters, upgrade::upgrade};
 use dendrite_runtime::infer_shapes;
 use dendrites::{DendriteSet, NotASite, Site, Weights, find_sites, fragment::Reading, insert::insert_into_graph};
 
+pub use crate::link::Link;
 use crate::{
+    axes,
     error::{Error, Result},
     further,
+    link::before_link,
     options::{Also, Options},
     quantised,
 };
-
-/// The function between the value the loss takes and the model's output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// None: the output itself.
-    Identity,
-    /// The output is a softmax over the last axis of two-dimensional logits.
-    Softmax,
-    /// The output is an elementwise sigmoid.
-    Sigmoid,
-}
-
-impl Link {
-    /// The model's output for a row of predictions.
-    pub fn apply(self, row: &[f32]) -> Vec<f32> {
-        match self {
-            Link::Identity => row.to_vec(),
-            Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
-            Link::Softmax => {
-                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
-                let sum: f32 = exponentials.iter().sum();
-                exponentials.iter().map(|v| v / sum).collect()
-            }
-        }
-    }
-
-    /// The model's output for a prediction in a graph.
-    pub fn attach(self, graph: &mut Graph, prediction: ValueId) -> ValueId {
-        let op = match self {
-            Link::Identity => return prediction,
-            Link::Sigmoid => "Sigmoid",
-            Link::Softmax => "Softmax",
-        };
-        let (element_type, shape) = (graph.value(prediction).element_type, graph.value(prediction).shape.clone());
-        let output = graph.op(op, "link/output", &[prediction], Default::default());
-        graph.set_type(output, element_type, shape);
-        output
-    }
-}
 
 /// A model prepared for training.
 #[derive(Debug, Clone)]
@@ -81,6 +39,12 @@ pub struct Network {
     pub fixed_batch: Option<usize>,
     /// The symbol of the batch in recorded shapes.
     pub batch_symbol: Option<String>,
+    /// Inputs whose samples lie on another axis than the first in the file, with that axis. Here they have them first.
+    pub turned_inputs: Vec<(String, usize)>,
+    /// The axis of the output that counts samples in the file. Here it is the first.
+    pub output_axis: usize,
+    /// Inputs that hold one state for every sample.
+    pub states: Vec<String>,
 }
 
 /// A further output of a network.
@@ -107,18 +71,24 @@ pub struct Growth {
 impl Network {
     /// Prepare `model` for training its output `output` (by default the first float output).
     pub fn prepare(model: &Model, output: Option<&str>) -> Result<Self> {
-        Self::prepare_all(model, output, &[])
+        Self::prepare_all(model, output, &[], &[])
     }
 
     /// Prepare `model` as `options` ask: with the further outputs that train, whose kinds of targets `data` tell.
     pub fn of(model: &Model, options: &Options, data: &DataSet) -> Result<Self> {
-        let mut network = Self::prepare_all(model, options.output.as_deref(), &options.also)?;
+        let mut network = Self::prepare_all(model, options.output.as_deref(), &options.also, &options.batch_axis)?;
         further::attach(&mut network, model, options, data)?;
         Ok(network)
     }
 
-    /// [`Network::prepare`] with everything that the outputs of `also` depend on too.
-    pub fn prepare_all(model: &Model, output: Option<&str>, also: &[Also]) -> Result<Self> {
+    /// [`Network::prepare`] with everything that the outputs of `also` depend on too, and with the axes that count samples of the
+    /// inputs and outputs in `batch_axis`.
+    pub fn prepare_all(
+        model: &Model,
+        output: Option<&str>,
+        also: &[Also],
+        batch_axis: &[(String, usize)],
+    ) -> Result<Self> {
         model.support()?;
         let mut graph = Graph::from_model(model)?;
         let quantised = quantised::first(&graph);
@@ -129,6 +99,7 @@ impl Network {
         };
         infer_shapes(&mut graph).map_err(|e| explained(e.into()))?;
         upgrade(&mut graph, WORKING_OPSET)?;
+        let named = axes::named(&graph, batch_axis)?;
         let output = choose_output(&graph, output)?;
         let further: Vec<ValueId> =
             also.iter().map(|also| choose_output(&graph, Some(&also.output))).collect::<Result<_>>()?;
@@ -146,26 +117,36 @@ impl Network {
         graph.prune();
         let inputs = used_inputs(&graph);
         graph.inputs.retain(|v| inputs.contains(v));
-        let fixed = fixed_batch(&graph, &graph.inputs.clone());
-        if let Some(size) = fixed {
-            let inputs = graph.inputs.clone();
-            free_batch(&mut graph, &inputs, size);
-        }
+        let batched = axes::of_inputs(&graph, &named);
+        let mut fixed = axes::free(&mut graph, &batched, &named);
         infer_shapes(&mut graph).map_err(|e| match fixed {
             Some(size) => explained(not_freed(size, &e)),
             None => explained(e.into()),
         })?;
-        let (prediction, link) = before_link(&graph, output);
+        axes::name_squeezed(&mut graph)?;
+        let states = axes::spread_states(&mut graph, &batched, &named)?;
+        if !states.is_empty() {
+            fixed = Some(1);
+            axes::name_squeezed(&mut graph)?;
+        }
         let name = graph.name_of(output).to_owned();
+        // What the loss takes of an output, its samples first; what lies between; and where the file has the samples.
+        let mut taken = |output: ValueId| {
+            let axis = axes::of_output(&graph, output, &batched, &named);
+            let (prediction, link) = match before_link(&mut graph, output) {
+                // Over other classes than those of the last axis once it is turned.
+                (_, Link::Softmax) if axis > 0 => (output, Link::Identity),
+                found => found,
+            };
+            (axes::turn_output(&mut graph, prediction, axis), link, axis)
+        };
+        let (prediction, link, output_axis) = taken(output);
         let further: Vec<Further> = further
             .into_iter()
             .zip(also)
-            .map(|(output, also)| Further {
-                prediction: before_link(&graph, output).0,
-                target: None,
-                array: also.target.clone(),
-            })
+            .map(|(output, also)| Further { prediction: taken(output).0, target: None, array: also.target.clone() })
             .collect();
+        let turned_inputs = axes::turn_inputs(&mut graph, &batched)?;
         graph.outputs = [prediction].into_iter().chain(further.iter().map(|f| f.prediction)).collect();
         graph.prune();
         let batch_symbol = graph.inputs.iter().find_map(|v| match graph.value(*v).shape.as_ref()?.dim(0)? {
@@ -185,6 +166,9 @@ impl Network {
             not_sites,
             fixed_batch: fixed,
             batch_symbol,
+            turned_inputs,
+            output_axis,
+            states,
         })
     }
 
@@ -244,6 +228,7 @@ impl Network {
     pub fn request(&self, options: &Options) -> Request {
         let mut inputs = Input::of_graph(&self.graph, &self.graph.inputs);
         let mut map = options.map.clone();
+        inputs.iter_mut().filter(|i| self.states.contains(&i.name)).for_each(|i| i.per_batch = true);
         for further in &self.further {
             inputs.iter_mut().filter(|i| Some(&i.name) == further.target.as_ref()).for_each(|i| i.target = true);
             map.extend(further.target.clone().map(|target| (target, further.array.clone())));
@@ -315,26 +300,6 @@ fn choose_output(graph: &Graph, wanted: Option<&str>) -> Result<ValueId> {
             }
         }),
     }
-}
-
-/// The value before a final softmax or sigmoid, since losses take logits.
-fn before_link(graph: &Graph, output: ValueId) -> (ValueId, Link) {
-    let mut value = output;
-    while let Some(node) = graph.value(value).producer().map(|id| graph.node(id)) {
-        match (node.domain.as_str(), node.op.as_str(), node.input(0)) {
-            ("", "Identity", Some(input)) => value = input,
-            ("", "Sigmoid", Some(input)) => return (input, Link::Sigmoid),
-            ("", "Softmax", Some(input)) => {
-                let axis = node.attributes.int("axis", -1);
-                if graph.rank(input) == Some(2) && (axis == -1 || axis == 1) {
-                    return (input, Link::Softmax);
-                }
-                break;
-            }
-            _ => break,
-        }
-    }
-    (output, Link::Identity)
 }
 
 /// Parameters of a model as it is trained: those that the chosen output depends on.

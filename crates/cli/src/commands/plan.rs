@@ -55,7 +55,7 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
             let chosen = Options { output: output.map(str::to_owned), also: also.clone(), ..options.clone() };
             Network::of(&model, &chosen, data)?
         }
-        None => Network::prepare_all(&model, output, also)?,
+        None => Network::prepare_all(&model, output, also, &options.batch_axis)?,
     };
     let base = network.parameters;
     args.placement.apply(&mut options, base);

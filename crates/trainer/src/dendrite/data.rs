@@ -4,7 +4,7 @@ use std::{collections::HashSet, ops::Range, sync::atomic::Ordering};
 
 use dendrite_autodiff::{gradients, loss::LossValues};
 use dendrite_data::Loader;
-use dendrite_onnx::{ElementType, Graph, Tensor, ValueId};
+use dendrite_onnx::{Dim, ElementType, Graph, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session};
 use dendrites::{Site, candidates::SiteBatch, fragment::Reading};
 use rand::seq::SliceRandom;
@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     feed,
     memory::planned,
-    network::Growth,
+    network::{Growth, Network},
     objective::Context,
     random::generator,
 };
@@ -25,10 +25,12 @@ const GROUP_BYTES: usize = 512 << 20;
 /// Positions beyond which more samples tell little more.
 const POSITIONS: usize = 1 << 20;
 
-/// One site's frozen data.
+/// One site's frozen data, row by row: a row is a sample, or a part of one.
 pub(super) struct SiteData {
     pub(super) input: Tensor,
     pub(super) error: Tensor,
+    /// The samples the rows come from.
+    pub(super) samples: usize,
 }
 
 /// What the passes over a network compute for one site, and how many samples of it are kept.
@@ -37,9 +39,30 @@ struct Wanted<'a> {
     input: Vec<usize>,
     error: Vec<usize>,
     samples: usize,
+    /// Whether the first axis counts samples. It may count time, or samples and time: whole batches are kept then, in which rows
+    /// of the input and of the error still belong together.
+    by_sample: bool,
 }
 
 impl Wanted<'_> {
+    /// Samples of a batch of `count` that are kept, when `done` have been.
+    fn kept(&self, batch: usize, count: usize, done: usize) -> usize {
+        let kept = count.min(self.samples.saturating_sub(done));
+        if self.by_sample || kept == batch { kept } else { 0 }
+    }
+
+    /// The shape of the rows of all samples in place of `shape`, that of a batch.
+    fn rows(&self, shape: &[usize], batch: usize) -> Vec<usize> {
+        if self.by_sample {
+            return std::iter::once(self.samples).chain(shape.iter().skip(1).copied()).collect();
+        }
+        let batches = self.samples / batch.max(1);
+        // Neurons on the last axis have all others for rows.
+        let split = if self.site.channel_axis() == -1 { shape.len().saturating_sub(1) } else { 1 };
+        let (rows, row) = shape.split_at(split.min(shape.len()));
+        std::iter::once(batches * rows.iter().product::<usize>()).chain(row.iter().copied()).collect()
+    }
+
     fn bytes(&self, batch: usize) -> usize {
         per_sample(&self.input, &self.error, batch).saturating_mul(self.samples)
     }
@@ -82,8 +105,13 @@ impl<'a> Frozen<'a> {
                 (known_shape(&graph, site.input, &site.name)?, known_shape(&graph, site.output, &site.name)?);
             let positions = error.iter().product::<usize>() / (batch * site.channels).max(1);
             let fitting = (SITE_BYTES / per_sample(&input, &error, batch).max(1)).min(POSITIONS / positions.max(1));
-            let samples = fitting.max(batch).min(samples.len());
-            wanted.push((Wanted { site, input, error, samples }, gradient));
+            let mut samples = fitting.max(batch).min(samples.len());
+            let by_sample = [site.input, site.output].iter().all(|value| counts_samples(network, *value))
+                && [&input, &error].iter().all(|shape| shape.first() == Some(&batch));
+            if !by_sample {
+                samples -= samples % batch;
+            }
+            wanted.push((Wanted { site, input, error, samples, by_sample }, gradient));
         }
         let mut order: Vec<usize> = (0..samples.len()).collect();
         if wanted.iter().any(|(w, _)| w.samples < order.len()) {
@@ -125,7 +153,7 @@ impl<'a> Frozen<'a> {
                 let named = graph.op("Identity", &format!("site_{index}/{role}"), &[value], Default::default());
                 graph.outputs.push(named);
                 fetches.push((graph.name_of(named).to_owned(), ElementType::Float, shape.clone()));
-                limits.push(wanted.samples);
+                limits.push(wanted);
             }
         }
         graph.prune();
@@ -137,7 +165,7 @@ impl<'a> Frozen<'a> {
         let mut pass =
             Loop::new(Session::from_graph(&graph, &planned(&graph, session))?, Vec::new(), &feeds, &fetches)?;
         feed::write_constants(&mut pass, samples)?;
-        let rows = limits.iter().copied().max().unwrap_or(0);
+        let rows = limits.iter().map(|wanted| wanted.samples).max().unwrap_or(0);
         let mut columns: Vec<Vec<f32>> = vec![Vec::new(); fetches.len()];
         let (mut read, mut done) = (Vec::new(), 0);
         for batch in Loader::new(samples, self.batch, self.order[..rows].to_vec(), None)? {
@@ -150,8 +178,8 @@ impl<'a> Frozen<'a> {
             pass.step()?;
             // The loss is a mean over the batch's samples; errors are wanted per sample.
             let total: f32 = batch.weights.iter().sum();
-            for (((name, _, shape), column), limit) in fetches.iter().zip(&mut columns).zip(&limits) {
-                let kept = batch.count.min(limit.saturating_sub(done));
+            for (((name, _, shape), column), wanted) in fetches.iter().zip(&mut columns).zip(&limits) {
+                let kept = wanted.kept(self.batch, batch.count, done);
                 if kept == 0 {
                     continue;
                 }
@@ -167,18 +195,26 @@ impl<'a> Frozen<'a> {
         for (wanted, _) in wanted {
             let (Some(x), Some(mut e)) = (columns.next(), columns.next()) else { break };
             scale_errors(&mut e);
-            let with_rows = |shape: &[usize]| -> Vec<usize> {
-                std::iter::once(wanted.samples).chain(shape.iter().skip(1).copied()).collect()
-            };
             data.push((
                 wanted.site,
                 SiteData {
-                    input: Tensor::from_f32(&with_rows(&wanted.input), &x),
-                    error: Tensor::from_f32(&with_rows(&wanted.error), &e),
+                    input: Tensor::from_f32(&wanted.rows(&wanted.input, self.batch), &x),
+                    error: Tensor::from_f32(&wanted.rows(&wanted.error, self.batch), &e),
+                    samples: wanted.samples,
                 },
             ));
         }
         Ok(data)
+    }
+}
+
+/// Whether the first axis of a value of the network is as long as there are samples, as far as its symbols tell.
+fn counts_samples(network: &Network, value: ValueId) -> bool {
+    let first = network.graph.value(value).shape.as_ref().and_then(|shape| shape.0.first());
+    match (first, &network.batch_symbol) {
+        (Some(Dim::Symbol(symbol)), Some(batch)) => symbol == batch,
+        (Some(Dim::Known(_)), Some(_)) => false,
+        _ => true,
     }
 }
 

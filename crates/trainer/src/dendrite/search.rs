@@ -128,7 +128,7 @@ impl<'a> Search<'a> {
             activation,
             initial,
             trained: best.mean(),
-            samples: self.data.input.shape()[0],
+            samples: self.data.samples,
         };
         Ok((set, tensors, report))
     }
