@@ -152,6 +152,9 @@ pub(crate) struct Scoring {
     /// first all the same
     #[arg(long, value_name = "NAME=AXIS", value_parser = axis)]
     batch_axis: Vec<(String, usize)>,
+    /// The model has no axis that counts samples: a row of every array is a whole input, and batches are added up one by one
+    #[arg(long)]
+    one_at_a_time: bool,
 }
 
 /// How the grown model learns.
@@ -457,6 +460,7 @@ impl Scoring {
         if !self.batch_axis.is_empty() {
             options.batch_axis.clone_from(&self.batch_axis);
         }
+        options.one_at_a_time |= self.one_at_a_time;
     }
 }
 

@@ -182,18 +182,12 @@ pub(crate) fn turn_inputs(graph: &mut Graph, batched: &[BatchAxis]) -> Result<Ve
     for (input, axis) in batched.iter().copied().filter(|(_, axis)| *axis > 0) {
         let Some(shape) = graph.value(input).shape.clone() else { continue };
         let name = graph.name_of(input).to_owned();
-        // A sub-graph reads by name: it would read what is not turned yet.
-        let captured =
-            graph.nodes().find(|(_, node)| !node.inputs.contains(&Some(input)) && graph.reads(node).contains(&input));
-        if let Some((_, node)) = captured {
-            return Err(Error::Option {
-                reason: format!(
-                    "the samples of input '{name}' lie on axis {axis}, and node {} reads it in a sub-graph",
-                    graph.label(node)
-                ),
-                hint: "export the model with the batch as the first axis".to_owned(),
-            });
-        }
+        uncaptured(
+            graph,
+            input,
+            &format!("the samples of input '{name}' lie on axis {axis}"),
+            "export the model with the batch as the first axis",
+        )?;
         let order: Vec<usize> = samples_first(shape.rank(), axis);
         let back: Vec<i64> =
             (0..shape.rank()).filter_map(|at| order.iter().position(|from| *from == at)).map(|p| p as i64).collect();
@@ -210,6 +204,19 @@ pub(crate) fn turn_inputs(graph: &mut Graph, batched: &[BatchAxis]) -> Result<Ve
     Ok(turned)
 }
 
+/// An error where a sub-graph reads `input`: it reads by name, and would read what is not turned yet.
+fn uncaptured(graph: &Graph, input: ValueId, why: &str, hint: &str) -> Result<()> {
+    let captured =
+        graph.nodes().find(|(_, node)| !node.inputs.contains(&Some(input)) && graph.reads(node).contains(&input));
+    captured.map_or(Ok(()), |(_, node)| {
+        let (name, label) = (graph.name_of(input), graph.label(node));
+        Err(Error::Option {
+            reason: format!("{why}, and node {label} reads '{name}' in a sub-graph"),
+            hint: hint.to_owned(),
+        })
+    })
+}
+
 /// `value` with its samples, which lie on `axis`, first.
 pub(crate) fn turn_output(graph: &mut Graph, value: ValueId, axis: usize) -> ValueId {
     let Some(shape) = graph.value(value).shape.clone().filter(|_| axis > 0) else { return value };
@@ -221,6 +228,77 @@ pub(crate) fn turn_output(graph: &mut Graph, value: ValueId, axis: usize) -> Val
     let shape = Shape(order.iter().filter_map(|from| shape.0.get(*from).cloned()).collect());
     graph.set_type(turned, element_type, Some(shape));
     turned
+}
+
+/// Whether `value` follows the number of samples, as far as its shape tells.
+pub(crate) fn follows(graph: &Graph, value: ValueId) -> bool {
+    const SAMPLES: usize = 16;
+    let mut graph = graph.clone();
+    for input in graph.inputs.clone() {
+        let (element_type, shape) = (graph.value(input).element_type, graph.value(input).shape.clone());
+        if let Some(shape) = shape.filter(|shape| matches!(shape.dim(0), Some(Dim::Symbol(_)))) {
+            graph.set_type(input, element_type, Some(with_dim(shape, 0, Dim::Known(SAMPLES))));
+        }
+    }
+    infer_shapes(&mut graph).is_ok()
+        && graph.value(value).shape.as_ref().is_none_or(|shape| match shape.0.first() {
+            Some(Dim::Known(size)) => *size == SAMPLES,
+            Some(_) => true,
+            None => false,
+        })
+}
+
+/// Let every input count one sample where it counts any; the names of those that count none, since they already have one.
+pub(crate) fn fix_to_one(graph: &mut Graph, batched: &[BatchAxis]) -> Vec<String> {
+    let mut states = Vec::new();
+    let open = |graph: &Graph, (value, axis): &BatchAxis| {
+        graph.value(*value).shape.as_ref().and_then(|shape| shape.0.get(*axis)).is_none_or(|dim| dim.known() != Some(1))
+    };
+    let any_open = batched.iter().any(|end| !symbols(graph, &[*end]).is_empty());
+    for (value, axis) in batched {
+        let (element_type, shape) = (graph.value(*value).element_type, graph.value(*value).shape.clone());
+        let Some(shape) = shape else { continue };
+        let whole = shape.as_known().is_some();
+        if whole && (any_open || open(graph, &(*value, *axis))) {
+            states.push(graph.name_of(*value).to_owned());
+        } else {
+            graph.set_type(*value, element_type, Some(with_dim(shape, *axis, Dim::Known(1))));
+        }
+    }
+    states
+}
+
+/// Whether `axis` of a value counts one sample.
+pub(crate) fn counts_one(graph: &Graph, value: ValueId, axis: usize) -> bool {
+    graph.value(value).shape.as_ref().is_some_and(|shape| shape.0.get(axis) == Some(&Dim::Known(1)))
+}
+
+/// Let every input have an axis of one sample before its own.
+pub(crate) fn take_sample_axis(graph: &mut Graph) -> Result<()> {
+    for input in graph.inputs.clone() {
+        uncaptured(graph, input, "the samples are whole inputs", "export the model with the batch as the first axis")?;
+        let (element_type, shape) = (graph.value(input).element_type, graph.value(input).shape.clone());
+        let inner = graph.add_value(&format!("axes/{}", graph.name_of(input)));
+        graph.replace_uses(input, inner);
+        let zero = graph.add_constant("axes/sample", Tensor::int64s(&[0]));
+        let whole = graph.op("Squeeze", "axes/whole", &[input, zero], Attributes::new());
+        graph.replace_uses(inner, whole);
+        graph.set_type(whole, element_type, shape.clone());
+        let shape = shape.map(|shape| Shape(std::iter::once(Dim::Known(1)).chain(shape.0).collect()));
+        graph.set_type(input, element_type, shape);
+    }
+    Ok(())
+}
+
+/// `value` with an axis of one sample before its own.
+pub(crate) fn give_sample_axis(graph: &mut Graph, value: ValueId) -> ValueId {
+    let (element_type, shape) = (graph.value(value).element_type, graph.value(value).shape.clone());
+    let zero = graph.add_constant("axes/sample", Tensor::int64s(&[0]));
+    let name = format!("axes/{}", graph.name_of(value));
+    let given = graph.op("Unsqueeze", &name, &[value, zero], Attributes::new());
+    let shape = shape.map(|shape| Shape(std::iter::once(Dim::Known(1)).chain(shape.0).collect()));
+    graph.set_type(given, element_type, shape);
+    given
 }
 
 /// The order of axes that has `axis` first and the others as they were.

@@ -10,7 +10,7 @@ use crate::{
     axes,
     error::{Error, Result},
     feed,
-    network::{Growth, Network},
+    network::{Batching, Growth, Network},
 };
 
 /// The prefix of all metadata this tool writes.
@@ -138,6 +138,12 @@ fn model_rows(network: &Network, samples: &Samples, indices: &[usize]) -> Result
     let mut rows = feed::rows(samples, indices)?;
     rows.retain(|(name, _)| !targets.contains(&name.as_str()));
     for (name, tensor) in &mut rows {
+        // A row is a whole input.
+        if network.batching == Batching::Whole
+            && let Some(whole) = tensor.shape().split_first().and_then(|(_, rest)| tensor.reshaped(rest))
+        {
+            *tensor = whole;
+        }
         if let Some((_, axis)) = network.turned_inputs.iter().find(|(turned, _)| turned == name) {
             *tensor = axes::into_file(tensor, *axis)?;
         }

@@ -104,7 +104,7 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
         None => RunFolder::create(run.folder, run.resume, lock)?,
     };
     folder.record_options(run.options)?;
-    folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(run.options))?.as_bytes())?;
+    folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(&fixed.options))?.as_bytes())?;
     folder.write(folder::PLAN, fixed.plan_text.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
     let mut controller =
@@ -140,7 +140,7 @@ impl Controller<'_, '_> {
     fn compute_frozen_part(&mut self) -> Result<()> {
         let Fixed { frozen: Some(frozen), train, val, .. } = &self.fixed else { return Ok(()) };
         (self.run.observer)(&Event::FrozenPart { samples: train.len() + val.len() });
-        let options = self.run.options;
+        let options = &self.fixed.options;
         let augment = Some((&options.augment, options.seed));
         let train = frozen.samples(train, augment, &self.run.session, self.run.interrupt)?;
         let val = frozen.samples(val, None, &self.run.session, self.run.interrupt)?;
@@ -217,7 +217,7 @@ impl Controller<'_, '_> {
                 (self.run.observer)(&begun);
             }
             let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
-            turn = current.next(kept, self.run.options.tries, cycles).filter(|_| !self.out_of_time());
+            turn = current.next(kept, self.fixed.options.tries, cycles).filter(|_| !self.out_of_time());
             if let Some(next) = turn {
                 state.position.turn = next;
                 self.save(&mut state, None)?;
@@ -239,7 +239,7 @@ impl Controller<'_, '_> {
                 cycle,
                 attempt,
                 parameters: self.parameters(&sets),
-                epochs: self.run.options.candidate_epochs(),
+                epochs: self.fixed.options.candidate_epochs(),
             })?;
             let place = [cycle as u64, attempt as u64];
             let (sets, weights, reports) = dendrite_phase(self.context(), &state.best, &new, place)?;
@@ -247,7 +247,7 @@ impl Controller<'_, '_> {
                 kind: "dendrite".to_owned(),
                 cycle,
                 attempt,
-                epochs: self.run.options.candidate_epochs(),
+                epochs: self.fixed.options.candidate_epochs(),
                 val_loss: state.best_score.loss,
                 val_metric: state.best_score.metric,
                 kept: false,
@@ -269,7 +269,7 @@ impl Controller<'_, '_> {
             cycle,
             attempt,
             parameters: self.parameters(&state.trial.sets),
-            epochs: self.run.options.epochs,
+            epochs: self.fixed.options.epochs,
         }
     }
 
@@ -281,16 +281,17 @@ impl Controller<'_, '_> {
     ) -> Result<bool> {
         let Turn { cycle, attempt } = state.position.turn;
         let mut evaluator = self.evaluator(&state.trial)?;
-        let names = trained_names(&self.fixed.network, &state.trial, self.run.options)?;
-        let (train, val) = (self.fixed.train.clone(), self.fixed.val.clone());
+        let names = trained_names(&self.fixed.network, &state.trial, &self.fixed.options)?;
+        let Fixed { train, val, options, .. } = &self.fixed;
+        let (train, val, options) = (train.clone(), val.clone(), options.clone());
         let trainer = Trainer::new(self.context(), &state.trial, &names)?;
         let session = self.run.session.clone();
         let setting = Setting {
             train: &train,
             val: &val,
-            options: self.run.options,
+            options: &options,
             // Behind a frozen part the data hold their changes.
-            augment: Some(&self.run.options.augment).filter(|_| self.fixed.frozen.is_none()),
+            augment: Some(&options.augment).filter(|_| self.fixed.frozen.is_none()),
             session: &session,
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
@@ -305,7 +306,7 @@ impl Controller<'_, '_> {
         }
         let until = self.phase_end(cycle);
         let interrupt = self.run.interrupt;
-        let interval = self.run.options.checkpoint_every.0;
+        let interval = self.fixed.options.checkpoint_every.0;
         loop {
             let saved = self.saved;
             let due = move || saved.elapsed() >= interval;
@@ -389,7 +390,7 @@ impl Controller<'_, '_> {
     /// Write the best model and what is to be said about it.
     fn finish(&mut self, state: State, base: &Score) -> Result<Outcome> {
         let improved = summary::improved(&state.position.phases);
-        let (options, network) = (self.run.options, &self.fixed.whole);
+        let (options, network) = (&self.fixed.options, &self.fixed.whole);
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
             Lineage { method: options.method.name(), seed: options.seed, parent: &parent, sets: &state.best.sets };
@@ -473,8 +474,8 @@ impl Controller<'_, '_> {
 
     /// What becomes of the whole network's batch normalisations.
     fn batch_norm(&self) -> Result<Facts> {
-        let trained = trained_names(&self.fixed.whole, &Growth::default(), self.run.options)?;
-        Ok(batch_norm::facts(&self.fixed.whole.graph, &trained, self.run.options))
+        let trained = trained_names(&self.fixed.whole, &Growth::default(), &self.fixed.options)?;
+        Ok(batch_norm::facts(&self.fixed.whole.graph, &trained, &self.fixed.options))
     }
 
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.
@@ -524,8 +525,8 @@ impl Controller<'_, '_> {
 
     /// Whether a neuron phase comes before the first dendrites: if it is wanted, and there is anything to train in it.
     fn finetunes_first(&self) -> Result<bool> {
-        let trains = trained_names(&self.fixed.network, &Growth::default(), self.run.options)?;
-        Ok(self.run.options.finetune_first && !trains.is_empty())
+        let trains = trained_names(&self.fixed.network, &Growth::default(), &self.fixed.options)?;
+        Ok(self.fixed.options.finetune_first && !trains.is_empty())
     }
 
     fn context(&self) -> Context<'_> {
@@ -533,15 +534,15 @@ impl Controller<'_, '_> {
             network: &self.fixed.network,
             objective: &self.fixed.objective,
             samples: &self.fixed.train,
-            options: self.run.options,
+            options: &self.fixed.options,
             session: &self.run.session,
             interrupt: self.run.interrupt,
         }
     }
 
     fn evaluator(&self, growth: &Growth) -> Result<Evaluator> {
-        let names = changeable_names(&self.fixed.network, growth, self.run.options)?;
-        let wanted = self.run.options.scored_for(self.fixed.train.len());
+        let names = changeable_names(&self.fixed.network, growth, &self.fixed.options)?;
+        let wanted = self.fixed.options.scored_for(self.fixed.train.len());
         let batch = memory::scored_at_once(&self.fixed.network, &self.fixed.val, wanted)?;
         Evaluator::new(
             &self.fixed.network,
@@ -582,21 +583,21 @@ impl Controller<'_, '_> {
         Network::bind_shapes(&mut graph, &feed::shapes(train, 1))?;
         let Some(macs) = model_macs(&graph) else { return Ok(train.len()) };
         let fitting = usize::try_from(TRIAL_MACS / macs.max(1)).unwrap_or(usize::MAX);
-        let fewest = FEWEST_TRIAL_STEPS * self.run.options.batch_for(train.len());
+        let fewest = FEWEST_TRIAL_STEPS * self.fixed.options.batch_for(train.len());
         Ok(fitting.max(fewest).min(train.len()))
     }
 
     /// The second at which the phase of `cycle` has used up its share of what is left of the budget: a part for every phase
     /// to come.
     fn phase_end(&self, cycle: usize) -> Option<f64> {
-        let budget = self.run.options.budget?.0.as_secs_f64();
+        let budget = self.fixed.options.budget?.0.as_secs_f64();
         let now = self.seconds();
         let phases = self.fixed.plan.cycles.saturating_sub(cycle) + 1;
         Some(now + (budget - now).max(0.0) / phases as f64)
     }
 
     fn out_of_time(&self) -> bool {
-        self.run.options.budget.is_some_and(|budget| self.seconds() > budget.0.as_secs_f64())
+        self.fixed.options.budget.is_some_and(|budget| self.seconds() > budget.0.as_secs_f64())
     }
 
     fn seconds(&self) -> f64 {

@@ -10,6 +10,7 @@ mod batch_norm;
 pub mod checkpoint;
 pub mod choices;
 pub mod controls;
+mod copy;
 pub mod dendrite;
 mod drawn;
 pub mod error;

@@ -4,7 +4,11 @@ use dendrite_data::Samples;
 use dendrite_onnx::{Graph, Shape};
 use dendrite_runtime::SessionOptions;
 
-use crate::{error::Result, feed, network::Network};
+use crate::{
+    error::Result,
+    feed,
+    network::{Batching, Network},
+};
 
 /// Bytes of computed values above which a graph is large.
 const LARGE: usize = 64 << 20;
@@ -25,6 +29,9 @@ const SCORED: usize = 2 << 30;
 
 /// Samples that are scored at a time: `wanted`, or fewer where there are fewer or a sample's values are large.
 pub fn scored_at_once(network: &Network, samples: &Samples, wanted: usize) -> Result<usize> {
+    if network.batching != Batching::Free {
+        return Ok(1);
+    }
     let mut graph = network.graph.clone();
     network.bind(&mut graph, &feed::shapes(samples, 1))?;
     let fitting = SCORED / computed(&graph).max(1);

@@ -2,18 +2,14 @@
 //! takes.
 
 use dendrite_data::{DataSet, Input, Request, Samples};
-use dendrite_onnx::{Dim, Graph, Model, Shape, ValueId, WORKING_OPSET, ops::cost::model_parameters, upgrade::upgrade};
+use dendrite_onnx::{Dim, Graph, Model, Shape, ValueId, ops::cost::model_parameters};
 use dendrite_runtime::infer_shapes;
-use dendrites::{DendriteSet, NotASite, Site, Weights, find_sites, fragment::Reading, insert::insert_into_graph};
+use dendrites::{DendriteSet, NotASite, Site, Weights, fragment::Reading, insert::insert_into_graph};
 
 pub use crate::link::Link;
 use crate::{
-    axes,
     error::{Error, Result},
-    further,
-    link::before_link,
-    options::{Also, Options},
-    quantised,
+    options::Options,
 };
 
 /// A model prepared for training.
@@ -45,6 +41,19 @@ pub struct Network {
     pub output_axis: usize,
     /// Inputs that hold one state for every sample.
     pub states: Vec<String>,
+    /// How samples become batches.
+    pub batching: Batching,
+}
+
+/// How samples become batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// The model takes any number of them.
+    Free,
+    /// The model takes one: batches are of one, and steps add them up.
+    One,
+    /// The same, and the model has no axis that counts them: a sample is the whole of its inputs.
+    Whole,
 }
 
 /// A further output of a network.
@@ -69,109 +78,6 @@ pub struct Growth {
 }
 
 impl Network {
-    /// Prepare `model` for training its output `output` (by default the first float output).
-    pub fn prepare(model: &Model, output: Option<&str>) -> Result<Self> {
-        Self::prepare_all(model, output, &[], &[])
-    }
-
-    /// Prepare `model` as `options` ask: with the further outputs that train, whose kinds of targets `data` tell.
-    pub fn of(model: &Model, options: &Options, data: &DataSet) -> Result<Self> {
-        let mut network = Self::prepare_all(model, options.output.as_deref(), &options.also, &options.batch_axis)?;
-        further::attach(&mut network, model, options, data)?;
-        Ok(network)
-    }
-
-    /// [`Network::prepare`] with everything that the outputs of `also` depend on too, and with the axes that count samples of the
-    /// inputs and outputs in `batch_axis`.
-    pub fn prepare_all(
-        model: &Model,
-        output: Option<&str>,
-        also: &[Also],
-        batch_axis: &[(String, usize)],
-    ) -> Result<Self> {
-        model.support()?;
-        let mut graph = Graph::from_model(model)?;
-        let quantised = quantised::first(&graph);
-        // What stands in the way of a quantised model is mostly that.
-        let explained = |e: Error| match &quantised {
-            Some(node) => quantised::refusal(node, &e),
-            None => e,
-        };
-        infer_shapes(&mut graph).map_err(|e| explained(e.into()))?;
-        upgrade(&mut graph, WORKING_OPSET)?;
-        let named = axes::named(&graph, batch_axis)?;
-        let output = choose_output(&graph, output)?;
-        let further: Vec<ValueId> =
-            also.iter().map(|also| choose_output(&graph, Some(&also.output))).collect::<Result<_>>()?;
-        for (place, id) in further.iter().enumerate() {
-            let again = further[..place].contains(id);
-            if *id == output || again {
-                let which = if again { "twice" } else { "which is the first output" };
-                return Err(Error::Option {
-                    reason: format!("--also names '{}', {which}", graph.name_of(*id)),
-                    hint: "name each output once, the first with --output".to_owned(),
-                });
-            }
-        }
-        graph.outputs = [output].into_iter().chain(further.iter().copied()).collect();
-        graph.prune();
-        let inputs = used_inputs(&graph);
-        graph.inputs.retain(|v| inputs.contains(v));
-        let batched = axes::of_inputs(&graph, &named);
-        let mut fixed = axes::free(&mut graph, &batched, &named);
-        infer_shapes(&mut graph).map_err(|e| match fixed {
-            Some(size) => explained(not_freed(size, &e)),
-            None => explained(e.into()),
-        })?;
-        axes::name_squeezed(&mut graph)?;
-        let states = axes::spread_states(&mut graph, &batched, &named)?;
-        if !states.is_empty() {
-            fixed = Some(1);
-            axes::name_squeezed(&mut graph)?;
-        }
-        let name = graph.name_of(output).to_owned();
-        // What the loss takes of an output, its samples first; what lies between; and where the file has the samples.
-        let mut taken = |output: ValueId| {
-            let axis = axes::of_output(&graph, output, &batched, &named);
-            let (prediction, link) = match before_link(&mut graph, output) {
-                // Over other classes than those of the last axis once it is turned.
-                (_, Link::Softmax) if axis > 0 => (output, Link::Identity),
-                found => found,
-            };
-            (axes::turn_output(&mut graph, prediction, axis), link, axis)
-        };
-        let (prediction, link, output_axis) = taken(output);
-        let further: Vec<Further> = further
-            .into_iter()
-            .zip(also)
-            .map(|(output, also)| Further { prediction: taken(output).0, target: None, array: also.target.clone() })
-            .collect();
-        let turned_inputs = axes::turn_inputs(&mut graph, &batched)?;
-        graph.outputs = [prediction].into_iter().chain(further.iter().map(|f| f.prediction)).collect();
-        graph.prune();
-        let batch_symbol = graph.inputs.iter().find_map(|v| match graph.value(*v).shape.as_ref()?.dim(0)? {
-            Dim::Symbol(s) => Some(s.clone()),
-            _ => None,
-        });
-        let (sites, not_sites) = find_sites(&graph)?;
-        let parameters = model_parameters(&graph);
-        Ok(Network {
-            parameters,
-            graph,
-            prediction,
-            output: name,
-            link,
-            further,
-            sites,
-            not_sites,
-            fixed_batch: fixed,
-            batch_symbol,
-            turned_inputs,
-            output_axis,
-            states,
-        })
-    }
-
     /// The graph with `growth` applied: trained weights in place of the file's, dendrites inserted.
     pub fn grown(&self, growth: &Growth, reading: Reading) -> Result<Graph> {
         let mut graph = self.graph.clone();
@@ -224,6 +130,12 @@ impl Network {
         })
     }
 
+    /// `options` as a run goes by them: a model that takes one sample at a time is passed one.
+    pub fn resolved(&self, options: &Options) -> Options {
+        let micro_batch = if self.batching == Batching::Free { options.micro_batch } else { Some(1) };
+        Options { micro_batch, ..options.clone() }
+    }
+
     /// What the network asks of data.
     pub fn request(&self, options: &Options) -> Request {
         let mut inputs = Input::of_graph(&self.graph, &self.graph.inputs);
@@ -256,49 +168,10 @@ impl Network {
 }
 
 /// The error that a model takes its batch of `size` and no other.
-fn not_freed(size: usize, error: &dendrite_runtime::Error) -> Error {
+pub(crate) fn not_freed(size: usize, error: &dendrite_runtime::Error) -> Error {
     Error::Option {
         reason: format!("the model is fixed to a batch of {size} and cannot take another: {error}"),
         hint: "export the model with a dynamic batch axis".to_owned(),
-    }
-}
-
-fn used_inputs(graph: &Graph) -> Vec<ValueId> {
-    let uses = graph.uses();
-    graph.inputs.iter().copied().filter(|v| !uses[v.index()].is_empty() || graph.outputs.contains(v)).collect()
-}
-
-fn choose_output(graph: &Graph, wanted: Option<&str>) -> Result<ValueId> {
-    let names = || graph.outputs.iter().map(|v| graph.name_of(*v)).collect::<Vec<_>>().join(", ");
-    let is_float = |id: &ValueId| graph.value(*id).element_type.is_some_and(|t| t.is_float());
-    match wanted {
-        Some(name) => {
-            let id =
-                graph.outputs.iter().copied().find(|v| graph.name_of(*v) == name).ok_or_else(|| Error::Option {
-                    reason: format!("the model has no output '{name}'; it has {}", names()),
-                    hint: "choose one of them with --output".to_owned(),
-                })?;
-            if !is_float(&id) {
-                return Err(Error::Option {
-                    reason: format!("output '{name}' is not a float, no loss can be taken on it"),
-                    hint: "choose another with --output".to_owned(),
-                });
-            }
-            Ok(id)
-        }
-        None => graph.outputs.iter().copied().find(is_float).ok_or_else(|| {
-            let maps = graph.outputs.iter().filter_map(|v| graph.value(*v).producer()).map(|id| graph.node(id));
-            let zipped = maps.into_iter().any(|node| node.op == "ZipMap");
-            Error::Option {
-                reason: format!("the model has no float output to train; it has {}", names()),
-                hint: if zipped {
-                    "a ZipMap output is a list of maps, not a tensor: export the classifier with options={\"zipmap\": False}"
-                } else {
-                    "export the model with its scores (probabilities or logits) as an output"
-                }
-                .to_owned(),
-            }
-        }),
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Options {
     pub map: Vec<(String, String)>,
     /// The axis that counts samples of inputs and outputs, by name, where it is another than can be told from the model.
     pub batch_axis: Vec<(String, usize)>,
+    /// Whether a row of every array is a whole input of the model, which has no axis that counts samples.
+    pub one_at_a_time: bool,
     /// Epochs of a neuron phase, at most.
     pub epochs: usize,
     /// Epochs of a dendrite phase.
@@ -130,6 +132,7 @@ impl Default for Options {
             weight: None,
             map: Vec::new(),
             batch_axis: Vec::new(),
+            one_at_a_time: false,
             epochs: 200,
             dendrite_epochs: 10,
             batch: None,

@@ -21,6 +21,8 @@ const FEWEST_VALIDATION_ROWS: usize = 10;
 
 /// Everything that stays the same during a run.
 pub(crate) struct Fixed {
+    /// The options as the run goes by them.
+    pub(crate) options: Options,
     /// The network that trains: the whole one, or what lies behind its frozen part.
     pub(crate) network: Network,
     /// The whole network.
@@ -51,9 +53,9 @@ pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(
 
 /// The network, data, objective and plan of a run, everything checked that can be before training.
 pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
-    let options = run.options;
-    options.check()?;
-    let network = Network::of(run.model, options, run.train)?;
+    run.options.check()?;
+    let network = Network::of(run.model, run.options, run.train)?;
+    let options = &network.resolved(run.options);
     for data in [Some(run.val), run.test].into_iter().flatten() {
         further::check(run.model, options, data)?;
     }
@@ -89,7 +91,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
-    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
+    let origin = Origin::new(run.model.bytes(), run.options, &plan_text, &data)?;
     let trained = trained_names(&network, &Growth::default(), options)?;
     batch_norm::check(&network.graph, &trained, options)?;
     let mut changing = trained.clone();
@@ -107,6 +109,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let (whole, whole_val) = (network, val.clone());
     let network = behind.unwrap_or_else(|| whole.clone());
     Ok(Fixed {
+        options: options.clone(),
         network,
         whole,
         frozen,
