@@ -90,7 +90,7 @@ MODELS = {
     "basic-pitch": Model(
         "basic-pitch==0.4.0", "nmp.onnx", loss="bce", scale=0.1, rows=(12, 10)
     ),
-    "aecmos, first": Model(SPEECHMOS, "aecmos_models/Run_1663829550_Stage_0.onnx", **ECHO),
+    "aecmos, first": Model(SPEECHMOS, "aecmos_models/Run_1663829550_Stage_0.onnx", scale=0.3, **ECHO),
     "aecmos, second": Model(SPEECHMOS, "aecmos_models/Run_1663915512_Stage_0.onnx", **ECHO),
     "aecmos, third": Model(SPEECHMOS, "aecmos_models/Run_1668423760_Stage_0.onnx", **ECHO),
     "dnsmos bak_ovr": Model(SPEECHMOS, "dnsmos_models/bak_ovr.onnx", **LONG),
@@ -105,6 +105,7 @@ MODELS = {
         "best_v2_carbons.onnx",
         sizes={"num_atoms": 60, "num_edges": 200, "num_residues": 10},
         whole=True,
+        scale=0.1,
         below={"edge_index": 60, "target_indices": 60},
         options="--one-at-a-time --epochs 3 --lr 1e-4 --batch 8",
     ),

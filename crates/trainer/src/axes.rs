@@ -11,6 +11,9 @@ use dendrite_runtime::{infer_shapes, runs};
 
 use crate::error::{Error, Result};
 
+/// How the nodes that turn inputs are named.
+const BORDER: &str = "onnx-dendrite/input";
+
 /// A value and the axis of it that counts samples.
 pub(crate) type BatchAxis = (ValueId, usize);
 
@@ -153,7 +156,7 @@ pub(crate) fn spread_states(graph: &mut Graph, batched: &[BatchAxis], named: &[B
         let parts: Vec<ValueId> =
             (0..rank).map(|at| if at == *axis { size } else { spread.add_constant("axes/one", one.clone()) }).collect();
         let target = spread.op("Concat", "axes/target", &parts, Attributes::new().with("axis", 0i64));
-        let expanded = spread.op("Expand", "axes/expanded", &[*state, target], Attributes::new());
+        let expanded = spread.op("Expand", BORDER, &[*state, target], Attributes::new());
         spread.replace_uses(over, expanded);
         spread.set_type(expanded, element_type, None);
     }
@@ -194,7 +197,7 @@ pub(crate) fn turn_inputs(graph: &mut Graph, batched: &[BatchAxis]) -> Result<Ve
         let element_type = graph.value(input).element_type;
         let inner = graph.add_value(&format!("axes/{name}"));
         graph.replace_uses(input, inner);
-        let moved = graph.op("Transpose", "axes/turned", &[input], Attributes::new().with("perm", back.as_slice()));
+        let moved = graph.op("Transpose", BORDER, &[input], Attributes::new().with("perm", back.as_slice()));
         graph.replace_uses(inner, moved);
         graph.set_type(moved, element_type, Some(shape.clone()));
         let first = Shape(order.iter().filter_map(|from| shape.0.get(*from).cloned()).collect());
@@ -281,7 +284,7 @@ pub(crate) fn take_sample_axis(graph: &mut Graph) -> Result<()> {
         let inner = graph.add_value(&format!("axes/{}", graph.name_of(input)));
         graph.replace_uses(input, inner);
         let zero = graph.add_constant("axes/sample", Tensor::int64s(&[0]));
-        let whole = graph.op("Squeeze", "axes/whole", &[input, zero], Attributes::new());
+        let whole = graph.op("Squeeze", BORDER, &[input, zero], Attributes::new());
         graph.replace_uses(inner, whole);
         graph.set_type(whole, element_type, shape.clone());
         let shape = shape.map(|shape| Shape(std::iter::once(Dim::Known(1)).chain(shape.0).collect()));
@@ -299,6 +302,14 @@ pub(crate) fn give_sample_axis(graph: &mut Graph, value: ValueId) -> ValueId {
     let shape = shape.map(|shape| Shape(std::iter::once(Dim::Known(1)).chain(shape.0).collect()));
     graph.set_type(given, element_type, shape);
     given
+}
+
+/// The input of the model that `value` is, but for its turn on the way in.
+pub(crate) fn of_file(graph: &Graph, value: ValueId) -> ValueId {
+    let producer = graph.value(value).producer().map(|id| graph.node(id));
+    // The nodes at the border are named so, and nothing else reads an input under another name.
+    let border = producer.filter(|node| node.name.starts_with(BORDER));
+    border.and_then(|node| node.input(0)).filter(|input| graph.inputs.contains(input)).unwrap_or(value)
 }
 
 /// The order of axes that has `axis` first and the others as they were.

@@ -70,12 +70,12 @@ fn prepare(model: &Model, options: &Options, batching: Batching) -> Result<Netwo
                 (Err(e), None) => return Err(explained(e.into())),
                 (Ok(()), _) => {}
             }
-            axes::name_squeezed(&mut graph)?;
+            // Before that, inference may take a state's one sample for the batch.
             states = axes::spread_states(&mut graph, &batched, &named)?;
             if !states.is_empty() {
                 fixed = Some(1);
-                axes::name_squeezed(&mut graph)?;
             }
+            axes::name_squeezed(&mut graph)?;
         }
         Batching::One => {
             states = axes::fix_to_one(&mut graph, &batched);

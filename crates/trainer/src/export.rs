@@ -3,7 +3,7 @@
 use dendrite_data::Samples;
 use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
 use dendrite_runtime::Session;
-use dendrites::{DendriteSet, insert::insert_into_patch};
+use dendrites::{DendriteSet, Site, insert::insert_into_patch};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -81,7 +81,10 @@ pub fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<
             patch.replace_constant(name, tensor.clone());
         }
     }
-    insert_into_patch(&mut patch, model, &network.graph, &network.sites, &growth.sets, &growth.weights)?;
+    // In the file a site that reads an input reads it as it is.
+    let own = |site: &Site| Site { input: axes::of_file(&network.graph, site.input), ..site.clone() };
+    let sites: Vec<Site> = network.sites.iter().map(own).collect();
+    insert_into_patch(&mut patch, model, &network.graph, &sites, &growth.sets, &growth.weights)?;
     if let Some(lineage) = lineage {
         patch.set_metadata(&format!("{METADATA}.version"), env!("CARGO_PKG_VERSION"));
         let text = serde_json::to_string(lineage).unwrap_or_default();
