@@ -105,9 +105,8 @@ MODELS = {
         "best_v2_carbons.onnx",
         sizes={"num_atoms": 60, "num_edges": 200, "num_residues": 10},
         whole=True,
-        scale=0.1,
         below={"edge_index": 60, "target_indices": 60},
-        options="--one-at-a-time --epochs 3 --lr 1e-4 --batch 8",
+        options="--one-at-a-time --epochs 3 --lr 1e-5 --batch 8",
     ),
     "ddddocr common": Model(
         DDDDOCR, "common.onnx", sizes={"image_width": 64}, axes={"387": 1}, rows=(12, 10), options="--epochs 3 --lr 1e-5 --batch 4"
@@ -125,10 +124,10 @@ MODELS = {
 }
 PIXELS = "--set preprocess.scale=0.0078125 --set preprocess.mean=0.9921875"
 FOLDERS = {
-    "letters": Folder("letters", probabilities=True, options="--epochs 4 --lr 1e-2"),
+    "letters": Folder("letters", probabilities=True, rows=(4096, 1024), options="--epochs 12 --lr 1e-2"),
     "mnist-8": Folder("mnist8-optdigits", options="--epochs 3 --lr 1e-4"),
-    "vowels, convolutions": Folder("japanese-vowels", "jv_cnn4.onnx", options="--epochs 8 --lr 1e-2"),
-    "vowels, GRU": Folder("japanese-vowels", "jv_gru8.onnx", options="--epochs 8 --lr 1e-2"),
+    "vowels, convolutions": Folder("japanese-vowels", "jv_cnn4.onnx", options="--epochs 40 --lr 1e-2"),
+    "vowels, GRU": Folder("japanese-vowels", "jv_gru8.onnx", options="--epochs 40 --lr 1e-2"),
     "CREPE": Folder("crepe-pitch", loss="bce", probabilities=True, rows=(128, 64), options="--epochs 2 --lr 1e-3 --batch 16"),
     "MiniLM": Folder("minilm-sentiment", data="tweets-{}.npz", rows=(128, 64), options="--epochs 2 --lr 1e-4 --sites logits"),
     "EfficientNet": Folder(

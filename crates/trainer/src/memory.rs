@@ -3,11 +3,13 @@
 use dendrite_data::Samples;
 use dendrite_onnx::{Graph, Shape};
 use dendrite_runtime::SessionOptions;
+use dendrites::fragment::Reading;
 
 use crate::{
     error::Result,
     feed,
-    network::{Batching, Network},
+    network::{Batching, Growth, Network},
+    options::{BatchNorm, ClassWeights, LossKind, Options},
 };
 
 /// Bytes of computed values above which a graph is large.
@@ -36,6 +38,30 @@ pub fn scored_at_once(network: &Network, samples: &Samples, wanted: usize) -> Re
     network.bind(&mut graph, &feed::shapes(samples, 1))?;
     let fitting = SCORED / computed(&graph).max(1);
     Ok(wanted.min(fitting).min(samples.len()).max(1))
+}
+
+/// Bytes of activations, with as many of gradients, that a pass of training may take where nothing is said of its size.
+const TRAINED: usize = 4 << 30;
+
+/// Samples of a pass of training where those of a whole batch take much memory: fewer are passed then, whose gradients are added up.
+/// `None` where they do not, or where a batch cannot be divided. `growth` is all that may grow.
+pub(crate) fn trained_at_once(
+    network: &Network,
+    growth: &Growth,
+    samples: &Samples,
+    options: &Options,
+) -> Result<Option<usize>> {
+    let weighed = options.class_weights != ClassWeights::Equal || options.ignore_index.is_some();
+    let divisible = options.batch_norm == BatchNorm::Frozen
+        && !matches!(options.loss, LossKind::File(_))
+        && !(weighed && !options.also.is_empty());
+    if !divisible {
+        return Ok(None);
+    }
+    let mut graph = network.grown(growth, Reading::Direct)?;
+    network.bind(&mut graph, &feed::shapes(samples, 1))?;
+    let fitting = TRAINED / computed(&graph).saturating_mul(2).max(1);
+    Ok((fitting < options.batch_for(samples.len())).then_some(fitting.max(1)))
 }
 
 /// Bytes of all values that a graph computes, as far as their shapes are known.

@@ -9,11 +9,13 @@ use crate::{
     frozen::{self, Frozen},
     further,
     grow::Run,
+    memory,
     network::{Growth, Network},
     neuron::trained_names,
     objective::{Context, Objective},
     options::{Method, Options},
     origin::Origin,
+    random::initial_growth,
 };
 
 /// Validation samples below which a paired test says nothing.
@@ -55,7 +57,8 @@ pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(
 pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     run.options.check()?;
     let network = Network::of(run.model, run.options, run.train)?;
-    let options = &network.resolved(run.options);
+    let mut resolved = network.resolved(run.options);
+    let options = &resolved;
     for data in [Some(run.val), run.test].into_iter().flatten() {
         further::check(run.model, options, data)?;
     }
@@ -98,6 +101,12 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     changing.extend(batch_norm::changing(&network.graph, &changing, options)?);
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
     let (frozen, behind) = Frozen::split(&network, &changing, &sites, &data, options)?.unzip();
+    // Behind a frozen part little is left to hold.
+    if resolved.micro_batch.is_none() && frozen.is_none() && !trained.is_empty() {
+        let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
+        resolved.micro_batch = memory::trained_at_once(&network, &growth, &train, options)?;
+    }
+    let options = &resolved;
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);
         // A batch is chosen by the number of samples, and behind a frozen part there may be more of them.
