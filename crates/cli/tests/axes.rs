@@ -238,6 +238,27 @@ fn a_model_made_for_one_sample_is_passed_one() {
 }
 
 #[test]
+fn a_batch_of_one_is_not_squeezed_away() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pieces = |named: bool| {
+        let mut nodes = layers(["N", "1"]).graph.unwrap().node;
+        nodes[2].output = vec!["z".to_owned()];
+        let axes: &[&str] = if named { &["z", "one"] } else { &["z"] };
+        nodes.push(node("Squeeze", axes, &["y"], Attributes::new()));
+        let tensors = [("w1", weights(&[3, 6])), ("w2", weights(&[6, 2])), ("one", Tensor::int64s(&[1]))];
+        let folder = scratch.path().join(if named { "named" } else { "all" });
+        let model = model(vec![symbolic("x", &["N", "1", "3"])], nodes, &tensors, vec![symbolic("y", &["N", "2"])]);
+        lay_out(&folder, &model, |rows| {
+            let x = |i: usize| noise(i + rows);
+            let target = move |i: usize| x(i / 2 * 3) * x(i / 2 * 3 + 1 + i % 2);
+            vec![("x", floats(&[rows, 1, 3], x)), ("target", floats(&[rows, 2], target))]
+        });
+        grow(&folder, &["--micro-batch", "1"])
+    };
+    assert_alike(&pieces(false), &pieces(true));
+}
+
+#[test]
 fn a_sigmoid_whose_numbers_are_moved_afterwards_is_still_one() {
     let scratch = tempfile::tempdir().unwrap();
     let ended = |moved: bool| {

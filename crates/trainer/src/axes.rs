@@ -120,6 +120,10 @@ pub(crate) fn name_squeezed(graph: &mut Graph) -> Result<()> {
             let Some(shape) = shape.filter(|shape| !shape.0.contains(&Dim::Unknown)) else { continue };
             let ones = shape.0.iter().enumerate().filter(|(_, dim)| **dim == Dim::Known(1));
             let axes: Vec<i64> = ones.map(|(axis, _)| axis as i64).collect();
+            if axes.is_empty() {
+                // It takes away an axis whose size the data tell.
+                continue;
+            }
             let axes = graph.add_constant("squeezed/axes", Tensor::int64s(&axes));
             graph.set_input(id, 1, Some(axes));
             changed = true;
