@@ -93,11 +93,6 @@ MODELS = {
     "aecmos, first": Model(SPEECHMOS, "aecmos_models/Run_1663829550_Stage_0.onnx", scale=0.3, **ECHO),
     "aecmos, second": Model(SPEECHMOS, "aecmos_models/Run_1663915512_Stage_0.onnx", **ECHO),
     "aecmos, third": Model(SPEECHMOS, "aecmos_models/Run_1668423760_Stage_0.onnx", **ECHO),
-    "dnsmos bak_ovr": Model(SPEECHMOS, "dnsmos_models/bak_ovr.onnx", **LONG),
-    "dnsmos model_v8": Model(SPEECHMOS, "dnsmos_models/model_v8.onnx", **LONG),
-    "dnsmos sig": Model(SPEECHMOS, "dnsmos_models/sig.onnx", **LONG),
-    "dnsmos sig_bak_ovr": Model(SPEECHMOS, "/dnsmos_models/sig_bak_ovr.onnx", scale=0.1, **LONG),
-    "pdnsmos sig_bak_ovr": Model(SPEECHMOS, "/pdnsmos_models/sig_bak_ovr.onnx", scale=0.1, **LONG),
     "plcmos": Model(SPEECHMOS, "plcmos_v2.onnx", sizes={"frames": 100}),
     "captcha_crnn": Model("captcha-whisperer==0.1.0", "captcha_crnn.onnx", axes={"logits": 1}, rows=(24, 12)),
     "caustic": Model(
@@ -121,6 +116,11 @@ MODELS = {
     "k neighbours, numbers": Model(SURFACES, "k_neighbors_regressor.onnx", rows=(256, 64)),
     "ddddocr common_old": Model(DDDDOCR, "common_old.onnx", refused=QUANTISED),
     "espcn quantised": Model(QONNX, "nn_resize/quant_model.onnx", refused=QUANTISED),
+    "dnsmos bak_ovr": Model(SPEECHMOS, "dnsmos_models/bak_ovr.onnx", **LONG),
+    "dnsmos model_v8": Model(SPEECHMOS, "dnsmos_models/model_v8.onnx", **LONG),
+    "dnsmos sig": Model(SPEECHMOS, "dnsmos_models/sig.onnx", **LONG),
+    "dnsmos sig_bak_ovr": Model(SPEECHMOS, "/dnsmos_models/sig_bak_ovr.onnx", scale=0.1, **LONG),
+    "pdnsmos sig_bak_ovr": Model(SPEECHMOS, "/pdnsmos_models/sig_bak_ovr.onnx", scale=0.1, **LONG),
 }
 PIXELS = "--set preprocess.scale=0.0078125 --set preprocess.mean=0.9921875"
 FOLDERS = {
@@ -384,6 +384,24 @@ def check(name, case, model, folder, arguments, table):
         table.notes.append(f"- {name}, tract: {' '.join(reason.split())}")
 
 
+def write(arguments, table):
+    if not arguments.markdown:
+        return
+    text = (
+        "# Real files\n\n"
+        "Written by `scripts/real_files.py`: models as they were published, each planned, grown for a few steps with dendrites from the\n"
+        "start, and exported. Those of packages (" + ", ".join(sorted({c.package for c in MODELS.values()})) + ")\n"
+        "got seeded noise, and as targets their own outputs, shrunk and shifted: what is shown is that they train, not that it helps.\n"
+        "The others were trained on a part of their own data.\n\n"
+        "Parity: how far the export is from what was trained, |a - b| at most, of the largest output or of 1. Off, on: how far\n"
+        "ONNX Runtime's optimisations bring the export's outputs from themselves, measured with its Python package. Loss: on validation\n"
+        "data, before and after; that of the export is taken again of its outputs in Python and must be the same. MB: the largest memory\n"
+        "of the run.\n\n"
+        f"{table.markdown().rstrip()}\n"
+    )
+    pathlib.Path(arguments.markdown).write_text(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "target/release/dendrite"))
@@ -410,20 +428,8 @@ def main():
             else:
                 model = pathlib.Path(arguments.data) / case.folder / case.model
             check(name, case, model, folder, arguments, table)
-    if arguments.markdown:
-        text = (
-            "# Real files\n\n"
-            "Written by `scripts/real_files.py`: models as they were published, each planned, grown for a few steps with dendrites from the\n"
-            "start, and exported. Those of packages (" + ", ".join(sorted({c.package for c in MODELS.values()})) + ")\n"
-            "got seeded noise, and as targets their own outputs, shrunk and shifted: what is shown is that they train, not that it helps.\n"
-            "The others were trained on a part of their own data.\n\n"
-            "Parity: how far the export is from what was trained, |a - b| at most, of the largest output or of 1. Off, on: how far\n"
-            "ONNX Runtime's optimisations bring the export's outputs from themselves, measured with its Python package. Loss: on validation\n"
-            "data, before and after; that of the export is taken again of its outputs in Python and must be the same. MB: the largest memory\n"
-            "of the run.\n\n"
-            f"{table.markdown().rstrip()}\n"
-        )
-        pathlib.Path(arguments.markdown).write_text(text)
+            # A run takes minutes: what there is of it stays if it is stopped.
+            write(arguments, table)
     print("\n".join(["", f"{len(failures)} failed:", *failures] if failures else ["", "all as they should be"]))
     sys.exit(bool(failures))
 
