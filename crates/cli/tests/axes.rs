@@ -102,7 +102,7 @@ fn assert_alike(a: &serde_json::Value, b: &serde_json::Value) {
 /// The file's inputs and outputs are those of the input.
 fn assert_same_ends(folder: &Path) {
     let ends = |path: &str| {
-        let graph = Model::open(&folder.join(path)).unwrap().proto().graph.clone().unwrap();
+        let graph = Model::open(folder.join(path)).unwrap().proto().graph.clone().unwrap();
         (graph.input, graph.output)
     };
     assert_eq!(ends("model.onnx"), ends("run/model.onnx"));
