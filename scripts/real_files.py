@@ -18,7 +18,6 @@ Models that cannot be trained must be refused with the words that say why. Exits
 """
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
