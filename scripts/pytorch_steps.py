@@ -362,7 +362,7 @@ def converted(model, path):
 
 # How a real model is read, samples a step, the rate, the optimizer. Adam divides gradients by their own size, so that those of
 # clipart that are mere rounding move weights: there PyTorch's float32 is 2e-4 from its own float64 after one step.
-REAL = {"crepe": (crepe, 16, 1e-4, "adamw"), "clipart": (clipart, 8, 1e-4, "sgd")}
+REAL = {"crepe": (crepe, 16, 1e-4, "adamw"), "clipart": (clipart, 8, 3e-5, "sgd")}
 
 
 def torch_losses(module, data, kind, steps, batch, lr, algorithm):

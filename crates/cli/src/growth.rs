@@ -148,6 +148,13 @@ pub(crate) struct Scoring {
     /// The array of an input that is not called like it
     #[arg(long, value_name = "INPUT=ARRAY", value_parser = pair)]
     map: Vec<(String, String)>,
+    /// The axis of an input or output that counts samples, from 0, where it cannot be told from the model; arrays have samples
+    /// first all the same
+    #[arg(long, value_name = "NAME=AXIS", value_parser = axis)]
+    batch_axis: Vec<(String, usize)>,
+    /// The model has no axis that counts samples: a row of every array is a whole input, and batches are added up one by one
+    #[arg(long)]
+    one_at_a_time: bool,
 }
 
 /// How the grown model learns.
@@ -345,6 +352,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((input.to_owned(), array.to_owned()))
 }
 
+fn axis(text: &str) -> Result<(String, usize), String> {
+    let parts = text.rsplit_once('=').and_then(|(name, axis)| Some((name.to_owned(), axis.parse().ok()?)));
+    parts.ok_or_else(|| format!("'{text}' is not of the form NAME=AXIS, the axis a number from 0"))
+}
+
 /// The text of a file.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     let fail = |e: std::io::Error| Failure::io(path)(e);
@@ -445,6 +457,10 @@ impl Scoring {
         if !self.map.is_empty() {
             options.map.clone_from(&self.map);
         }
+        if !self.batch_axis.is_empty() {
+            options.batch_axis.clone_from(&self.batch_axis);
+        }
+        options.one_at_a_time |= self.one_at_a_time;
     }
 }
 

@@ -6,6 +6,7 @@ use dendrite_runtime::SessionOptions;
 use dendrite_trainer::{
     DataSet, Network, Options,
     estimate::{StepMemory, step_memory, zeros},
+    network::Batching,
     neuron::trained_names,
     objective::{Context, Objective},
     random::initial_growth,
@@ -53,7 +54,7 @@ impl Memory {
             }
             None => zeros(network, options, asked.batch.or(options.batch).unwrap_or(DEFAULT_BATCH))?,
         };
-        let mut options = options.clone();
+        let mut options = network.resolved(options);
         options.batch = asked.batch.or(options.batch);
         let batch = options.batch_for(samples.len());
         let micro_batch = asked.micro_batch.or(options.micro_batch).unwrap_or(batch.div_ceil(4)).min(batch);
@@ -73,12 +74,14 @@ impl Memory {
             };
             Ok(step_memory(context, &growth, &names)?)
         };
+        // What takes one sample at a time is passed so in any case.
+        let whole = (network.batching != Batching::Free).then_some(1);
         Ok(Memory {
             batch,
             micro_batch,
-            plain: with(None, false)?,
+            plain: with(whole, false)?,
             divided: with(Some(micro_batch), false).ok(),
-            recomputed: with(None, true)?,
+            recomputed: with(whole, true)?,
             both: with(Some(micro_batch), true).ok(),
         })
     }

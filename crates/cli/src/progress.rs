@@ -79,14 +79,17 @@ impl<'a> Progress<'a> {
                 classes,
                 most_frequent,
             } => {
-                let why =
-                    loss_reason.map_or(String::new(), |reason| format!(", since {reason} (--loss takes another)"));
-                self.say(format!("loss: {loss}{why}; metric: {metric}"));
-                if let Some(names) = classes {
-                    self.say(format!(
-                        "classes by the model's outputs: {} (preprocess.classes gives another order)",
-                        numbered(names)
-                    ));
+                // A control has the same ones.
+                if self.label.is_empty() {
+                    let why =
+                        loss_reason.map_or(String::new(), |reason| format!(", since {reason} (--loss takes another)"));
+                    self.say(format!("loss: {loss}{why}; metric: {metric}"));
+                    if let Some(names) = classes {
+                        self.say(format!(
+                            "classes by the model's outputs: {} (preprocess.classes gives another order)",
+                            numbered(names)
+                        ));
+                    }
                 }
                 if *temperature != 1.0 {
                     self.say(format!("logits are divided by {temperature} for the loss that trains: they are large"));
@@ -95,7 +98,9 @@ impl<'a> Progress<'a> {
                 self.say(format!(
                     "input: {parameters} parameters, validation {metric} {val_metric:.4}, loss {val_loss:.4}"
                 ));
-                if let Some(share) = most_frequent.filter(|share| hardly_better(*val_metric, *share)) {
+                if let Some(share) =
+                    most_frequent.filter(|share| self.label.is_empty() && hardly_better(*val_metric, *share))
+                {
                     let prefix = self.prefix();
                     self.bar.suspend(|| {
                         self.out.warn(format_args!(

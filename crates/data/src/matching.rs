@@ -301,19 +301,24 @@ fn fitting(set: &DataSet, name: &str, numbers: &Numbers, input: &Input) -> Resul
     let row: &[usize] = numbers.shape.get(1..).unwrap_or_default();
     let Some(declared) = &input.shape else { return Ok(row.to_vec()) };
     let row = if row.is_empty() && declared.rank() == 2 { &[1] } else { row };
-    let fits = row.len() + 1 == declared.rank()
-        && declared.0.iter().skip(1).zip(row).all(|(d, n)| d.known().is_none_or(|d| d == *n));
-    if fits {
+    if declared.0.get(1..).is_some_and(|rest| agrees(rest, row)) {
         return Ok(row.to_vec());
     }
     Err(set.error(
         format!("array '{name}' has shape {:?}, the model's input '{}' takes {declared}", numbers.shape, input.name),
         if swapped(row, declared) {
             "the channels are in another place: numpy.transpose moves them, (0, 3, 1, 2) to the front, (0, 2, 3, 1) back"
+        } else if numbers.shape.len() == declared.rank() + 1 && agrees(&declared.0, row) {
+            "the first axis counts samples; reshape the others to the input's, or say --one-at-a-time if a row is a whole input"
         } else {
             "the first axis counts samples; reshape the others to the input's"
         },
     ))
+}
+
+/// Whether sizes are those that are declared, as far as these are known.
+fn agrees(declared: &[Dim], sizes: &[usize]) -> bool {
+    declared.len() == sizes.len() && declared.iter().zip(sizes).all(|(d, n)| d.known().is_none_or(|d| d == *n))
 }
 
 /// Whether a row would fit with its channels first in place of last, or the other way round.
@@ -332,10 +337,7 @@ fn constant_tensor(
     budget: &mut Budget,
 ) -> Result<Tensor> {
     let declared = input.shape.as_ref();
-    let fits = declared.is_none_or(|declared| {
-        declared.rank() == numbers.shape.len()
-            && declared.0.iter().zip(&numbers.shape).all(|(d, n)| d.known().is_none_or(|d| d == *n))
-    });
+    let fits = declared.is_none_or(|declared| agrees(&declared.0, &numbers.shape));
     if !fits {
         let declared = declared.map_or("?".to_owned(), Shape::to_string);
         return Err(set.error(

@@ -6,25 +6,26 @@
 
 use std::collections::HashSet;
 
-use crate::{Dim, Graph, Shape, Tensor, ValueId};
+use crate::{Dim, Graph, Tensor, ValueId};
 
 /// The symbol of the freed dimension.
 pub const BATCH_SYMBOL: &str = "batch";
 
-/// The batch size that the first axis of every input in `batched` is fixed to, if it is fixed and they agree.
-pub fn fixed_batch(graph: &Graph, batched: &[ValueId]) -> Option<usize> {
+/// The batch size that every input in `batched` is fixed to on the axis beside it, if it is fixed and they agree.
+pub fn fixed_batch(graph: &Graph, batched: &[(ValueId, usize)]) -> Option<usize> {
     let sizes: HashSet<Option<usize>> =
-        batched.iter().map(|v| graph.value(*v).shape.as_ref()?.dim(0)?.known()).collect();
+        batched.iter().map(|(v, axis)| graph.value(*v).shape.as_ref()?.0.get(*axis)?.known()).collect();
     match sizes.into_iter().collect::<Vec<_>>().as_slice() {
         [Some(size)] => Some(*size),
         _ => None,
     }
 }
 
-/// Make the first axis of the inputs `batched`, fixed to `size`, dynamic. Shapes recorded on other values are forgotten:
+/// Make the axes beside the inputs `batched`, fixed to `size`, dynamic. Shapes recorded on other values are forgotten:
 /// infer them again.
-pub fn free_batch(graph: &mut Graph, batched: &[ValueId], size: usize) {
-    let active = reachable(graph, batched);
+pub fn free_batch(graph: &mut Graph, batched: &[(ValueId, usize)], size: usize) {
+    let inputs: Vec<ValueId> = batched.iter().map(|(value, _)| *value).collect();
+    let active = reachable(graph, &inputs);
     for id in graph.node_ids() {
         let node = graph.node(id);
         if !node.is("Reshape") {
@@ -49,11 +50,12 @@ pub fn free_batch(graph: &mut Graph, batched: &[ValueId], size: usize) {
         graph.values().filter(|(id, v)| v.constant.is_none() && active.contains(id)).map(|(id, _)| id).collect();
     for value in inner {
         let element_type = graph.value(value).element_type;
-        let shape = batched.contains(&value).then(|| graph.value(value).shape.clone()).flatten().map(|mut shape| {
-            if let Some(first) = shape.0.first_mut() {
-                *first = Dim::Symbol(BATCH_SYMBOL.to_owned());
+        let axis = batched.iter().find(|(input, _)| *input == value).map(|(_, axis)| *axis);
+        let shape = axis.zip(graph.value(value).shape.clone()).map(|(axis, mut shape)| {
+            if let Some(dim) = shape.0.get_mut(axis) {
+                *dim = Dim::Symbol(BATCH_SYMBOL.to_owned());
             }
-            Shape(shape.0)
+            shape
         });
         graph.set_type(value, element_type, shape);
     }

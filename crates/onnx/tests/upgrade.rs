@@ -480,7 +480,7 @@ fn a_freed_batch_computes_the_same() {
             let mut graph = Graph::from_model(&model).unwrap();
             infer_shapes(&mut graph).unwrap();
             upgrade(&mut graph, WORKING_OPSET).unwrap();
-            let inputs = graph.inputs.clone();
+            let inputs: Vec<_> = graph.inputs.iter().map(|input| (*input, 0)).collect();
             assert_eq!(fixed_batch(&graph, &inputs), Some(batch));
             free_batch(&mut graph, &inputs, batch);
             assert_eq!(fixed_batch(&graph, &inputs), None);

@@ -47,6 +47,11 @@ pub(crate) struct Side {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Parity {
     pub(crate) ort: Option<f64>,
+    /// The first with the runtime's optimisations off, and how far they bring the input model from itself: where it is much.
+    #[serde(default)]
+    pub(crate) ort_unoptimised: Option<f64>,
+    #[serde(default)]
+    pub(crate) input_optimised: Option<f64>,
     pub(crate) tract: Option<f64>,
     /// Why tract did not run the file.
     #[serde(default)]

@@ -23,4 +23,4 @@ pub use error::{Error, Result};
 pub use folding::fold_integers;
 pub use looping::{Loop, StateSlot, Terminator};
 pub use session::{Device, Optimization, Port, Session, SessionOptions};
-pub use shapes::infer_shapes;
+pub use shapes::{infer_shapes, runs};

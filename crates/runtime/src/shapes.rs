@@ -60,6 +60,13 @@ pub fn infer_shapes(graph: &mut Graph) -> Result<()> {
     infer_bodies(graph)
 }
 
+/// Whether ONNX Runtime runs the graph on made-up inputs, under different numbers of samples and sizes of other open axes.
+pub fn runs(graph: &Graph) -> bool {
+    let mut graph = graph.clone();
+    let symbols = name_dimensions(&mut graph);
+    Trial::new(&graph, &graph.outputs, &symbols).is_some()
+}
+
 fn record(graph: &mut Graph, inferred: Vec<Inferred>) {
     for (value, element_type, shape) in inferred {
         graph.set_type(value, element_type, shape);

@@ -73,7 +73,10 @@ pub fn zeros(network: &Network, options: &Options, rows: usize) -> Result<Sample
     let mut arrays = Vec::new();
     let mut request: Request = network.request(&Options { map: Vec::new(), weight: None, ..options.clone() });
     for input in &request.inputs {
-        let shape = sized(&input.name, input.shape.as_ref())?;
+        let shape = match input.shape.as_ref().and_then(Shape::as_known) {
+            Some(shape) if input.per_batch => shape,
+            _ => sized(&input.name, input.shape.as_ref())?,
+        };
         arrays.push((input.name.clone(), Tensor::filled(input.element_type, &shape, 0.0)));
     }
     let prediction = network.graph.value(network.prediction).shape.clone();

@@ -3,13 +3,14 @@
 use dendrite_data::Samples;
 use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
 use dendrite_runtime::Session;
-use dendrites::{DendriteSet, insert::insert_into_patch};
+use dendrites::{DendriteSet, Site, insert::insert_into_patch};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    axes,
     error::{Error, Result},
     feed,
-    network::{Growth, Network},
+    network::{Batching, Growth, Network},
 };
 
 /// The prefix of all metadata this tool writes.
@@ -80,7 +81,16 @@ pub fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<
             patch.replace_constant(name, tensor.clone());
         }
     }
-    insert_into_patch(&mut patch, model, &network.graph, &network.sites, &growth.sets, &growth.weights)?;
+    // In the file a site that reads an input reads it as it is.
+    let own = |site: &Site| {
+        let mut site = site.clone();
+        for application in &mut site.applications {
+            application.input = axes::of_file(&network.graph, application.input);
+        }
+        site
+    };
+    let sites: Vec<Site> = network.sites.iter().map(own).collect();
+    insert_into_patch(&mut patch, model, &network.graph, &sites, &growth.sets, &growth.weights)?;
     if let Some(lineage) = lineage {
         patch.set_metadata(&format!("{METADATA}.version"), env!("CARGO_PKG_VERSION"));
         let text = serde_json::to_string(lineage).unwrap_or_default();
@@ -110,11 +120,12 @@ pub fn run_file(
     for start in (0..rows).step_by(step) {
         // A fixed batch is filled up with its first row; what is computed for the filling is dropped below.
         let indices: Vec<usize> = (start..start + step).map(|i| if i < samples.len() { i } else { start }).collect();
-        let feeds = model_rows(samples, &indices)?;
+        let feeds = model_rows(network, samples, &indices)?;
         let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let outputs = session.run(&feeds)?;
-        let found = outputs.iter().find(|(name, _)| name == output).and_then(|(_, t)| t.to_f32());
-        values.extend(found.ok_or_else(|| Error::Option {
+        let found = outputs.iter().find(|(name, _)| name == output).map(|(_, tensor)| tensor);
+        let found = found.map(|tensor| axes::out_of_file(tensor, network.output_axis)).transpose()?;
+        values.extend(found.and_then(|tensor| tensor.to_f32()).ok_or_else(|| Error::Option {
             reason: format!("the exported model has no float output '{output}'"),
             hint: "report this".to_owned(),
         })?);
@@ -127,14 +138,25 @@ pub fn first_rows(network: &Network, samples: &Samples) -> Result<Vec<(String, T
     let rows = network.fixed_batch.unwrap_or(PARITY_SAMPLES.min(samples.len()));
     // A fixed batch is filled up with the first row.
     let indices: Vec<usize> = (0..rows).map(|i| if i < samples.len() { i } else { 0 }).collect();
-    model_rows(samples, &indices)
+    model_rows(network, samples, &indices)
 }
 
-/// Some rows of what the model itself reads.
-fn model_rows(samples: &Samples, indices: &[usize]) -> Result<Vec<(String, Tensor)>> {
+/// Some rows of what the model itself reads, as its file takes them.
+fn model_rows(network: &Network, samples: &Samples, indices: &[usize]) -> Result<Vec<(String, Tensor)>> {
     let targets: Vec<&str> = samples.fields().iter().filter(|f| f.target).map(|f| f.name.as_str()).collect();
     let mut rows = feed::rows(samples, indices)?;
     rows.retain(|(name, _)| !targets.contains(&name.as_str()));
+    for (name, tensor) in &mut rows {
+        // A row is a whole input.
+        if network.batching == Batching::Whole
+            && let Some(whole) = tensor.shape().split_first().and_then(|(_, rest)| tensor.reshaped(rest))
+        {
+            *tensor = whole;
+        }
+        if let Some((_, axis)) = network.turned_inputs.iter().find(|(turned, _)| turned == name) {
+            *tensor = axes::into_file(tensor, *axis)?;
+        }
+    }
     Ok(rows)
 }
 

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     feed,
     memory::planned,
-    network::Network,
+    network::{Batching, Network},
     options::Options,
 };
 
@@ -53,8 +53,8 @@ impl Frozen {
         options: &Options,
     ) -> Result<Option<(Frozen, Network)>> {
         let Some(first) = samples.first() else { return Ok(None) };
-        if options.augment.mix.is_some() {
-            // Samples that are blended with others are no longer one of a few.
+        if options.augment.mix.is_some() || network.batching != Batching::Free {
+            // Samples that are blended with others are no longer one of a few, and what takes one at a time tells no batch.
             return Ok(None);
         }
         let mut bound = network.graph.clone();

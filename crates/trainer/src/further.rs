@@ -82,7 +82,7 @@ fn choose(model: &Model, also: &Also, options: &Options, data: &DataSet) -> Resu
         also: Vec::new(),
         ..options.clone()
     };
-    let network = Network::prepare(model, Some(&also.output))?;
+    let network = Network::prepare_for(model, &own)?;
     let mut request = network.request(&own);
     request.others = options.also.iter().map(|a| a.target.clone()).chain([options.target.clone()]).collect();
     let samples: Samples = data.samples(&request)?;

@@ -9,7 +9,7 @@ use std::{
 
 use dendrite_data::{DataSet, Samples};
 use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_macs};
-use dendrite_runtime::{Session, SessionOptions};
+use dendrite_runtime::{Optimization, Session, SessionOptions};
 use dendrites::{DendriteSet, Plan, fragment};
 
 use crate::{
@@ -39,8 +39,6 @@ const READING_ROWS: usize = 1 << 14;
 /// Multiply-accumulates of the forward pass that an epoch of a learning-rate trial may take, and the steps it takes at least.
 const TRIAL_MACS: u64 = 200_000_000_000;
 const FEWEST_TRIAL_STEPS: usize = 16;
-/// How far the dynamic copy of a fixed-batch model may be from the file, relative.
-const COPY_TOLERANCE: f64 = 1e-5;
 
 /// What a run needs.
 pub struct Run<'a> {
@@ -106,7 +104,7 @@ pub fn grow(run: &mut Run) -> Result<Outcome> {
         None => RunFolder::create(run.folder, run.resume, lock)?,
     };
     folder.record_options(run.options)?;
-    folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(run.options))?.as_bytes())?;
+    folder.write(folder::CONFIG, written(folder::CONFIG, toml::to_string(&fixed.options))?.as_bytes())?;
     folder.write(folder::PLAN, fixed.plan_text.as_bytes())?;
     let before = checkpoint.as_ref().map_or(0.0, |c| c.position.seconds);
     let mut controller =
@@ -142,7 +140,7 @@ impl Controller<'_, '_> {
     fn compute_frozen_part(&mut self) -> Result<()> {
         let Fixed { frozen: Some(frozen), train, val, .. } = &self.fixed else { return Ok(()) };
         (self.run.observer)(&Event::FrozenPart { samples: train.len() + val.len() });
-        let options = self.run.options;
+        let options = &self.fixed.options;
         let augment = Some((&options.augment, options.seed));
         let train = frozen.samples(train, augment, &self.run.session, self.run.interrupt)?;
         let val = frozen.samples(val, None, &self.run.session, self.run.interrupt)?;
@@ -225,7 +223,7 @@ impl Controller<'_, '_> {
                 (self.run.observer)(&begun);
             }
             let kept = self.neuron_phase(&mut state, interrupted_phase.take())?;
-            turn = current.next(kept, self.run.options.tries, cycles).filter(|_| !self.out_of_time());
+            turn = current.next(kept, self.fixed.options.tries, cycles).filter(|_| !self.out_of_time());
             if let Some(next) = turn {
                 state.position.turn = next;
                 self.save(&mut state, None)?;
@@ -247,13 +245,13 @@ impl Controller<'_, '_> {
                 cycle,
                 attempt,
                 parameters: self.parameters(&sets),
-                epochs: self.run.options.candidate_epochs(),
+                epochs: self.fixed.options.candidate_epochs(),
             })?;
             let place = [cycle as u64, attempt as u64];
             let (clock, end) = (self.clock(), self.budget());
             let mut trained = 0;
-            let Fixed { network, objective, train, .. } = &self.fixed;
-            let Run { options, session, interrupt, observer, .. } = &mut *self.run;
+            let Fixed { network, objective, train, options, .. } = &self.fixed;
+            let Run { session, interrupt, observer, .. } = &mut *self.run;
             let context = Context { network, objective, samples: train, options, session, interrupt };
             let chosen = dendrite_phase(context, &state.best, &new, place, &mut |done, epochs| {
                 trained = done;
@@ -264,7 +262,7 @@ impl Controller<'_, '_> {
                 kind: "dendrite".to_owned(),
                 cycle,
                 attempt,
-                epochs: self.run.options.candidate_epochs(),
+                epochs: self.fixed.options.candidate_epochs(),
                 val_loss: state.best_score.loss,
                 val_metric: state.best_score.metric,
                 kept: false,
@@ -292,7 +290,7 @@ impl Controller<'_, '_> {
             cycle,
             attempt,
             parameters: self.parameters(&state.trial.sets),
-            epochs: self.run.options.epochs,
+            epochs: self.fixed.options.epochs,
         }
     }
 
@@ -304,16 +302,17 @@ impl Controller<'_, '_> {
     ) -> Result<bool> {
         let Turn { cycle, attempt } = state.position.turn;
         let mut evaluator = self.evaluator(&state.trial)?;
-        let names = trained_names(&self.fixed.network, &state.trial, self.run.options)?;
-        let (train, val) = (self.fixed.train.clone(), self.fixed.val.clone());
+        let names = trained_names(&self.fixed.network, &state.trial, &self.fixed.options)?;
+        let Fixed { train, val, options, .. } = &self.fixed;
+        let (train, val, options) = (train.clone(), val.clone(), options.clone());
         let trainer = Trainer::new(self.context(), &state.trial, &names)?;
         let session = self.run.session.clone();
         let setting = Setting {
             train: &train,
             val: &val,
-            options: self.run.options,
+            options: &options,
             // Behind a frozen part the data hold their changes.
-            augment: Some(&self.run.options.augment).filter(|_| self.fixed.frozen.is_none()),
+            augment: Some(&options.augment).filter(|_| self.fixed.frozen.is_none()),
             session: &session,
             place: [cycle as u64, attempt as u64],
             floor: state.best_score.metric,
@@ -330,7 +329,7 @@ impl Controller<'_, '_> {
         let clock = self.clock();
         let mut cut = false;
         let interrupt = self.run.interrupt;
-        let interval = self.run.options.checkpoint_every.0;
+        let interval = self.fixed.options.checkpoint_every.0;
         loop {
             let saved = self.saved;
             let due = move || saved.elapsed() >= interval;
@@ -424,7 +423,7 @@ impl Controller<'_, '_> {
     /// Write the best model and what is to be said about it.
     fn finish(&mut self, state: State, base: &Score) -> Result<Outcome> {
         let improved = summary::improved(&state.position.phases);
-        let (options, network) = (self.run.options, &self.fixed.whole);
+        let (options, network) = (&self.fixed.options, &self.fixed.whole);
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
             Lineage { method: options.method.name(), seed: options.seed, parent: &parent, sets: &state.best.sets };
@@ -436,6 +435,15 @@ impl Controller<'_, '_> {
         let after = evaluator.score_unless(&self.fixed.val, self.run.interrupt)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
         let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, after.width())?;
+        drop(exported);
+        // More than the usual is mostly not a difference of the graphs: some models magnify the last digits of their kernels.
+        let (ort_unoptimised, input_optimised) = if ort > summary::TOLERANCE {
+            let mut plain = self.unoptimised(Some(&path))?;
+            let ort = export::parity(&mut plain, network, &self.fixed.whole_val, &after.predictions, after.width())?;
+            (Some(ort), Some(self.input_optimised()?))
+        } else {
+            (None, None)
+        };
         let tract = match self.run.second_runtime {
             Some(compare) => compare(&path, &export::first_rows(network, &self.fixed.whole_val)?),
             None => Err("this program was built without it".to_owned()),
@@ -478,7 +486,13 @@ impl Controller<'_, '_> {
             kept_dendrites: kept_dendrites(&state.best.sets),
             controls: BTreeMap::new(),
             control_notes: BTreeMap::new(),
-            parity: Parity { ort, tract: tract.as_ref().ok().copied(), tract_reason: tract.err() },
+            parity: Parity {
+                ort,
+                ort_unoptimised,
+                input_optimised,
+                tract: tract.as_ref().ok().copied(),
+                tract_reason: tract.err(),
+            },
             phases: state.position.phases.clone(),
             seconds: self.seconds(),
         };
@@ -493,20 +507,22 @@ impl Controller<'_, '_> {
 
     /// What becomes of the whole network's batch normalisations.
     fn batch_norm(&self) -> Result<Facts> {
-        let trained = trained_names(&self.fixed.whole, &Growth::default(), self.run.options)?;
-        Ok(batch_norm::facts(&self.fixed.whole.graph, &trained, self.run.options))
+        let trained = trained_names(&self.fixed.whole, &Growth::default(), &self.fixed.options)?;
+        Ok(batch_norm::facts(&self.fixed.whole.graph, &trained, &self.fixed.options))
     }
 
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.
     fn prove_dynamic_copy(&self, score: &Score) -> Result<()> {
         let Some(size) = self.fixed.whole.fixed_batch else { return Ok(()) };
-        let mut original = match self.run.model.path() {
-            Some(path) => Session::from_file(path, &self.run.session)?,
-            None => Session::from_bytes(self.run.model.bytes(), &self.run.session)?,
-        };
         let (predictions, width) = (&score.predictions, score.width());
-        let difference = export::parity(&mut original, &self.fixed.whole, &self.fixed.whole_val, predictions, width)?;
-        if difference > COPY_TOLERANCE {
+        let from_copy = |mut original: Session| {
+            export::parity(&mut original, &self.fixed.whole, &self.fixed.whole_val, predictions, width)
+        };
+        let mut difference = from_copy(self.session(self.run.model.path(), &self.run.session)?)?;
+        if difference > summary::TOLERANCE {
+            difference = from_copy(self.unoptimised(self.run.model.path())?)?;
+        }
+        if difference > summary::TOLERANCE {
             return Err(Error::Option {
                 reason: format!(
                     "the model is fixed to a batch of {size}, and its copy with a dynamic batch differs by {difference:.1e}"
@@ -517,10 +533,33 @@ impl Controller<'_, '_> {
         Ok(())
     }
 
+    /// A session of the model in a file; of the input model where there is none.
+    fn session(&self, path: Option<&Path>, options: &SessionOptions) -> Result<Session> {
+        Ok(match path {
+            Some(path) => Session::from_file(path, options)?,
+            None => Session::from_bytes(self.run.model.bytes(), options)?,
+        })
+    }
+
+    /// [`Controller::session`] that computes the graph as it is written.
+    fn unoptimised(&self, path: Option<&Path>) -> Result<Session> {
+        self.session(path, &SessionOptions { optimization: Optimization::Off, ..self.run.session.clone() })
+    }
+
+    /// How far ONNX Runtime's optimisations bring the input model from itself.
+    fn input_optimised(&self) -> Result<f64> {
+        let (network, samples) = (&self.fixed.whole, &self.fixed.whole_val);
+        let outputs = |mut session: Session| export::run_file(&mut session, network, samples, &network.output);
+        let path = self.run.model.path();
+        let (_, plain) = outputs(self.unoptimised(path)?)?;
+        let (_, optimised) = outputs(self.session(path, &self.run.session)?)?;
+        Ok(export::relative_difference(&optimised, &plain))
+    }
+
     /// Whether a neuron phase comes before the first dendrites: if it is wanted, and there is anything to train in it.
     fn finetunes_first(&self) -> Result<bool> {
-        let trains = trained_names(&self.fixed.network, &Growth::default(), self.run.options)?;
-        Ok(self.run.options.finetune_first && !trains.is_empty())
+        let trains = trained_names(&self.fixed.network, &Growth::default(), &self.fixed.options)?;
+        Ok(self.fixed.options.finetune_first && !trains.is_empty())
     }
 
     fn context(&self) -> Context<'_> {
@@ -528,15 +567,15 @@ impl Controller<'_, '_> {
             network: &self.fixed.network,
             objective: &self.fixed.objective,
             samples: &self.fixed.train,
-            options: self.run.options,
+            options: &self.fixed.options,
             session: &self.run.session,
             interrupt: self.run.interrupt,
         }
     }
 
     fn evaluator(&self, growth: &Growth) -> Result<Evaluator> {
-        let names = changeable_names(&self.fixed.network, growth, self.run.options)?;
-        let wanted = self.run.options.scored_for(self.fixed.train.len());
+        let names = changeable_names(&self.fixed.network, growth, &self.fixed.options)?;
+        let wanted = self.fixed.options.scored_for(self.fixed.train.len());
         let batch = memory::scored_at_once(&self.fixed.network, &self.fixed.val, wanted)?;
         Evaluator::new(
             &self.fixed.network,
@@ -577,7 +616,7 @@ impl Controller<'_, '_> {
         Network::bind_shapes(&mut graph, &feed::shapes(train, 1))?;
         let Some(macs) = model_macs(&graph) else { return Ok(train.len()) };
         let fitting = usize::try_from(TRIAL_MACS / macs.max(1)).unwrap_or(usize::MAX);
-        let fewest = FEWEST_TRIAL_STEPS * self.run.options.batch_for(train.len());
+        let fewest = FEWEST_TRIAL_STEPS * self.fixed.options.batch_for(train.len());
         Ok(fitting.max(fewest).min(train.len()))
     }
 
@@ -596,7 +635,7 @@ impl Controller<'_, '_> {
 
     /// The second at which the run has used up its budget.
     fn budget(&self) -> Option<f64> {
-        Some(self.run.options.budget?.0.as_secs_f64())
+        Some(self.fixed.options.budget?.0.as_secs_f64())
     }
 
     fn seconds(&self) -> f64 {

@@ -5,10 +5,12 @@
 
 pub mod accept;
 pub mod anomaly;
+mod axes;
 mod batch_norm;
 pub mod checkpoint;
 pub mod choices;
 pub mod controls;
+mod copy;
 pub mod dendrite;
 mod drawn;
 pub mod error;
@@ -21,6 +23,7 @@ pub mod folder;
 mod frozen;
 mod further;
 pub mod grow;
+mod link;
 mod lock;
 pub mod memory;
 pub mod metric;

@@ -2,61 +2,15 @@
 //! takes.
 
 use dendrite_data::{DataSet, Input, Request, Samples};
-use dendrite_onnx::{
-    Dim, Graph, Model, Shape, ValueId, WORKING_OPSET,
-    batch::{fixed_batch, free_batch},
-    ops::cost::model_parameters,
-    upgrade::upgrade,
-};
+use dendrite_onnx::{Dim, Graph, Model, Shape, ValueId, ops::cost::model_parameters};
 use dendrite_runtime::infer_shapes;
-use dendrites::{DendriteSet, NotASite, Site, Weights, find_sites, fragment::Reading, insert::insert_into_graph};
+use dendrites::{DendriteSet, NotASite, Site, Weights, fragment::Reading, insert::insert_into_graph};
 
+pub use crate::link::Link;
 use crate::{
     error::{Error, Result},
-    further,
-    options::{Also, Options},
-    quantised,
+    options::Options,
 };
-
-/// The function between the value the loss takes and the model's output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// None: the output itself.
-    Identity,
-    /// The output is a softmax over the last axis of two-dimensional logits.
-    Softmax,
-    /// The output is an elementwise sigmoid.
-    Sigmoid,
-}
-
-impl Link {
-    /// The model's output for a row of predictions.
-    pub fn apply(self, row: &[f32]) -> Vec<f32> {
-        match self {
-            Link::Identity => row.to_vec(),
-            Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
-            Link::Softmax => {
-                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
-                let sum: f32 = exponentials.iter().sum();
-                exponentials.iter().map(|v| v / sum).collect()
-            }
-        }
-    }
-
-    /// The model's output for a prediction in a graph.
-    pub fn attach(self, graph: &mut Graph, prediction: ValueId) -> ValueId {
-        let op = match self {
-            Link::Identity => return prediction,
-            Link::Sigmoid => "Sigmoid",
-            Link::Softmax => "Softmax",
-        };
-        let (element_type, shape) = (graph.value(prediction).element_type, graph.value(prediction).shape.clone());
-        let output = graph.op(op, "link/output", &[prediction], Default::default());
-        graph.set_type(output, element_type, shape);
-        output
-    }
-}
 
 /// A model prepared for training.
 #[derive(Debug, Clone)]
@@ -81,6 +35,25 @@ pub struct Network {
     pub fixed_batch: Option<usize>,
     /// The symbol of the batch in recorded shapes.
     pub batch_symbol: Option<String>,
+    /// Inputs whose samples lie on another axis than the first in the file, with that axis. Here they have them first.
+    pub turned_inputs: Vec<(String, usize)>,
+    /// The axis of the output that counts samples in the file. Here it is the first.
+    pub output_axis: usize,
+    /// Inputs that hold one state for every sample.
+    pub states: Vec<String>,
+    /// How samples become batches.
+    pub batching: Batching,
+}
+
+/// How samples become batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// The model takes any number of them.
+    Free,
+    /// The model takes one: batches are of one, and steps add them up.
+    One,
+    /// The same, and the model has no axis that counts them: a sample is the whole of its inputs.
+    Whole,
 }
 
 /// A further output of a network.
@@ -105,89 +78,6 @@ pub struct Growth {
 }
 
 impl Network {
-    /// Prepare `model` for training its output `output` (by default the first float output).
-    pub fn prepare(model: &Model, output: Option<&str>) -> Result<Self> {
-        Self::prepare_all(model, output, &[])
-    }
-
-    /// Prepare `model` as `options` ask: with the further outputs that train, whose kinds of targets `data` tell.
-    pub fn of(model: &Model, options: &Options, data: &DataSet) -> Result<Self> {
-        let mut network = Self::prepare_all(model, options.output.as_deref(), &options.also)?;
-        further::attach(&mut network, model, options, data)?;
-        Ok(network)
-    }
-
-    /// [`Network::prepare`] with everything that the outputs of `also` depend on too.
-    pub fn prepare_all(model: &Model, output: Option<&str>, also: &[Also]) -> Result<Self> {
-        model.support()?;
-        let mut graph = Graph::from_model(model)?;
-        let quantised = quantised::first(&graph);
-        // What stands in the way of a quantised model is mostly that.
-        let explained = |e: Error| match &quantised {
-            Some(node) => quantised::refusal(node, &e),
-            None => e,
-        };
-        infer_shapes(&mut graph).map_err(|e| explained(e.into()))?;
-        upgrade(&mut graph, WORKING_OPSET)?;
-        let output = choose_output(&graph, output)?;
-        let further: Vec<ValueId> =
-            also.iter().map(|also| choose_output(&graph, Some(&also.output))).collect::<Result<_>>()?;
-        for (place, id) in further.iter().enumerate() {
-            let again = further[..place].contains(id);
-            if *id == output || again {
-                let which = if again { "twice" } else { "which is the first output" };
-                return Err(Error::Option {
-                    reason: format!("--also names '{}', {which}", graph.name_of(*id)),
-                    hint: "name each output once, the first with --output".to_owned(),
-                });
-            }
-        }
-        graph.outputs = [output].into_iter().chain(further.iter().copied()).collect();
-        graph.prune();
-        let inputs = used_inputs(&graph);
-        graph.inputs.retain(|v| inputs.contains(v));
-        let fixed = fixed_batch(&graph, &graph.inputs.clone());
-        if let Some(size) = fixed {
-            let inputs = graph.inputs.clone();
-            free_batch(&mut graph, &inputs, size);
-        }
-        infer_shapes(&mut graph).map_err(|e| match fixed {
-            Some(size) => explained(not_freed(size, &e)),
-            None => explained(e.into()),
-        })?;
-        let (prediction, link) = before_link(&graph, output);
-        let name = graph.name_of(output).to_owned();
-        let further: Vec<Further> = further
-            .into_iter()
-            .zip(also)
-            .map(|(output, also)| Further {
-                prediction: before_link(&graph, output).0,
-                target: None,
-                array: also.target.clone(),
-            })
-            .collect();
-        graph.outputs = [prediction].into_iter().chain(further.iter().map(|f| f.prediction)).collect();
-        graph.prune();
-        let batch_symbol = graph.inputs.iter().find_map(|v| match graph.value(*v).shape.as_ref()?.dim(0)? {
-            Dim::Symbol(s) => Some(s.clone()),
-            _ => None,
-        });
-        let (sites, not_sites) = find_sites(&graph)?;
-        let parameters = model_parameters(&graph);
-        Ok(Network {
-            parameters,
-            graph,
-            prediction,
-            output: name,
-            link,
-            further,
-            sites,
-            not_sites,
-            fixed_batch: fixed,
-            batch_symbol,
-        })
-    }
-
     /// The graph with `growth` applied: trained weights in place of the file's, dendrites inserted.
     pub fn grown(&self, growth: &Growth, reading: Reading) -> Result<Graph> {
         let mut graph = self.graph.clone();
@@ -240,10 +130,17 @@ impl Network {
         })
     }
 
+    /// `options` as a run goes by them: a model that takes one sample at a time is passed one.
+    pub fn resolved(&self, options: &Options) -> Options {
+        let micro_batch = if self.batching == Batching::Free { options.micro_batch } else { Some(1) };
+        Options { micro_batch, ..options.clone() }
+    }
+
     /// What the network asks of data.
     pub fn request(&self, options: &Options) -> Request {
         let mut inputs = Input::of_graph(&self.graph, &self.graph.inputs);
         let mut map = options.map.clone();
+        inputs.iter_mut().filter(|i| self.states.contains(&i.name)).for_each(|i| i.per_batch = true);
         for further in &self.further {
             inputs.iter_mut().filter(|i| Some(&i.name) == further.target.as_ref()).for_each(|i| i.target = true);
             map.extend(further.target.clone().map(|target| (target, further.array.clone())));
@@ -271,70 +168,11 @@ impl Network {
 }
 
 /// The error that a model takes its batch of `size` and no other.
-fn not_freed(size: usize, error: &dendrite_runtime::Error) -> Error {
+pub(crate) fn not_freed(size: usize, error: &dendrite_runtime::Error) -> Error {
     Error::Option {
         reason: format!("the model is fixed to a batch of {size} and cannot take another: {error}"),
         hint: "export the model with a dynamic batch axis".to_owned(),
     }
-}
-
-fn used_inputs(graph: &Graph) -> Vec<ValueId> {
-    let uses = graph.uses();
-    graph.inputs.iter().copied().filter(|v| !uses[v.index()].is_empty() || graph.outputs.contains(v)).collect()
-}
-
-fn choose_output(graph: &Graph, wanted: Option<&str>) -> Result<ValueId> {
-    let names = || graph.outputs.iter().map(|v| graph.name_of(*v)).collect::<Vec<_>>().join(", ");
-    let is_float = |id: &ValueId| graph.value(*id).element_type.is_some_and(|t| t.is_float());
-    match wanted {
-        Some(name) => {
-            let id =
-                graph.outputs.iter().copied().find(|v| graph.name_of(*v) == name).ok_or_else(|| Error::Option {
-                    reason: format!("the model has no output '{name}'; it has {}", names()),
-                    hint: "choose one of them with --output".to_owned(),
-                })?;
-            if !is_float(&id) {
-                return Err(Error::Option {
-                    reason: format!("output '{name}' is not a float, no loss can be taken on it"),
-                    hint: "choose another with --output".to_owned(),
-                });
-            }
-            Ok(id)
-        }
-        None => graph.outputs.iter().copied().find(is_float).ok_or_else(|| {
-            let maps = graph.outputs.iter().filter_map(|v| graph.value(*v).producer()).map(|id| graph.node(id));
-            let zipped = maps.into_iter().any(|node| node.op == "ZipMap");
-            Error::Option {
-                reason: format!("the model has no float output to train; it has {}", names()),
-                hint: if zipped {
-                    "a ZipMap output is a list of maps, not a tensor: export the classifier with options={\"zipmap\": False}"
-                } else {
-                    "export the model with its scores (probabilities or logits) as an output"
-                }
-                .to_owned(),
-            }
-        }),
-    }
-}
-
-/// The value before a final softmax or sigmoid, since losses take logits.
-fn before_link(graph: &Graph, output: ValueId) -> (ValueId, Link) {
-    let mut value = output;
-    while let Some(node) = graph.value(value).producer().map(|id| graph.node(id)) {
-        match (node.domain.as_str(), node.op.as_str(), node.input(0)) {
-            ("", "Identity", Some(input)) => value = input,
-            ("", "Sigmoid", Some(input)) => return (input, Link::Sigmoid),
-            ("", "Softmax", Some(input)) => {
-                let axis = node.attributes.int("axis", -1);
-                if graph.rank(input) == Some(2) && (axis == -1 || axis == 1) {
-                    return (input, Link::Softmax);
-                }
-                break;
-            }
-            _ => break,
-        }
-    }
-    (output, Link::Identity)
 }
 
 /// Parameters of a model as it is trained: those that the chosen output depends on.

@@ -55,6 +55,10 @@ pub struct Options {
     pub weight: Option<String>,
     /// Arrays of inputs that are not called like them.
     pub map: Vec<(String, String)>,
+    /// The axis that counts samples of inputs and outputs, by name, where it is another than can be told from the model.
+    pub batch_axis: Vec<(String, usize)>,
+    /// Whether a row of every array is a whole input of the model, which has no axis that counts samples.
+    pub one_at_a_time: bool,
     /// Epochs of a neuron phase, at most.
     pub epochs: usize,
     /// Epochs of a dendrite phase.
@@ -127,6 +131,8 @@ impl Default for Options {
             target: "target".to_owned(),
             weight: None,
             map: Vec::new(),
+            batch_axis: Vec::new(),
+            one_at_a_time: false,
             epochs: 200,
             dendrite_epochs: 10,
             batch: None,

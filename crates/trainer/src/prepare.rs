@@ -9,11 +9,13 @@ use crate::{
     frozen::{self, Frozen},
     further,
     grow::Run,
+    memory,
     network::{Growth, Network},
     neuron::trained_names,
     objective::{Context, Objective},
     options::{Method, Options},
     origin::Origin,
+    random::initial_growth,
 };
 
 /// Validation samples below which a paired test says nothing.
@@ -21,6 +23,8 @@ const FEWEST_VALIDATION_ROWS: usize = 10;
 
 /// Everything that stays the same during a run.
 pub(crate) struct Fixed {
+    /// The options as the run goes by them.
+    pub(crate) options: Options,
     /// The network that trains: the whole one, or what lies behind its frozen part.
     pub(crate) network: Network,
     /// The whole network.
@@ -51,9 +55,10 @@ pub(crate) fn written<E: std::error::Error + Send + Sync + 'static>(
 
 /// The network, data, objective and plan of a run, everything checked that can be before training.
 pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
-    let options = run.options;
-    options.check()?;
-    let network = Network::of(run.model, options, run.train)?;
+    run.options.check()?;
+    let network = Network::of(run.model, run.options, run.train)?;
+    let mut resolved = network.resolved(run.options);
+    let options = &resolved;
     for data in [Some(run.val), run.test].into_iter().flatten() {
         further::check(run.model, options, data)?;
     }
@@ -91,13 +96,19 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
-    let origin = Origin::new(run.model.bytes(), options, &plan_text, &data)?;
+    let origin = Origin::new(run.model.bytes(), run.options, &plan_text, &data)?;
     let trained = trained_names(&network, &Growth::default(), options)?;
     batch_norm::check(&network.graph, &trained, options)?;
     let mut changing = trained.clone();
     changing.extend(batch_norm::changing(&network.graph, &changing, options)?);
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
     let (frozen, behind) = Frozen::split(&network, &changing, &sites, &data, options)?.unzip();
+    // Behind a frozen part little is left to hold.
+    if resolved.micro_batch.is_none() && frozen.is_none() && !trained.is_empty() {
+        let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
+        resolved.micro_batch = memory::trained_at_once(&network, &growth, &train, options)?;
+    }
+    let options = &resolved;
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);
         // A batch is chosen by the number of samples, and behind a frozen part there may be more of them.
@@ -109,6 +120,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let (whole, whole_val) = (network, val.clone());
     let network = behind.unwrap_or_else(|| whole.clone());
     Ok(Fixed {
+        options: options.clone(),
         network,
         whole,
         frozen,

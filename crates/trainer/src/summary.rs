@@ -86,12 +86,21 @@ impl Scores {
     }
 }
 
+/// The relative difference up to which two ways of computing the same count as equal.
+pub const TOLERANCE: f64 = 1e-5;
+
 /// Largest relative differences between the exported file and the evaluation session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Parity {
     /// In ONNX Runtime.
     #[serde(deserialize_with = "number")]
     pub ort: f64,
+    /// The same with ONNX Runtime's optimisations off, where with them it is more than [`TOLERANCE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ort_unoptimised: Option<f64>,
+    /// How far the optimisations bring the input model from itself; only then, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_optimised: Option<f64>,
     /// In tract; `null` if it did not run the file.
     pub tract: Option<f64>,
     /// Why tract did not run the file.

@@ -116,7 +116,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
 fn first_samples(graph: &Graph, path: &PathBuf, batch: usize) -> Result<Vec<(String, Tensor)>, Failure> {
     let request = Request { inputs: Input::of_graph(graph, &graph.inputs), ..Request::default() };
     let samples = DataSet::open(path, &Preprocess::default())?.samples(&request)?;
-    let rows = fixed_batch(graph, &graph.inputs).unwrap_or(batch.min(samples.len()));
+    let rows = fixed_batch(graph, &graph.inputs.iter().map(|input| (*input, 0)).collect::<Vec<_>>()).unwrap_or(batch.min(samples.len()));
     // A fixed batch is filled up with the first row.
     let indices: Vec<usize> = (0..rows).map(|i| if i < samples.len() { i } else { 0 }).collect();
     Ok(feed::rows(&samples, &indices)?)

@@ -7,7 +7,7 @@ use dendrite_trainer::{
     DataSet, Network,
     evaluate::Evaluator,
     memory::scored_at_once,
-    network::Growth,
+    network::{Batching, Growth},
     objective::{Objective, Reading},
 };
 use serde_json::json;
@@ -60,8 +60,8 @@ fn evaluate(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let samples = network.samples(&data, &options)?;
     let mut objective = Objective::choose(&network, &samples, &options)?;
     let batch = match args.batch {
-        Some(batch) => batch.min(samples.len()),
-        None => scored_at_once(&network, &samples, DEFAULT_BATCH)?,
+        Some(batch) if network.batching == Batching::Free => batch.min(samples.len()),
+        _ => scored_at_once(&network, &samples, DEFAULT_BATCH)?,
     };
     let session = args.machine.session(&options);
     let score = |objective: &Objective| {

@@ -177,6 +177,12 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
         summary.seconds,
         summary.parity.ort
     ))?;
+    if let (Some(plain), Some(input)) = (summary.parity.ort_unoptimised, summary.parity.input_optimised) {
+        out.note(format_args!(
+            "without ONNX Runtime's optimisations the result is {plain:.1e} from what was trained; they bring the input model \
+             {input:.1e} from itself"
+        ));
+    }
     if let Some(reason) = &summary.parity.tract_reason {
         out.note(format_args!("tract did not run the result: {reason}"));
     }

@@ -38,7 +38,7 @@ fn insert(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     args.placement.apply(&mut options, base);
     let (mut patch, mut added) = (Patch::new(), 0);
     if options.dendrites > 0 {
-        let network = Network::prepare_all(&model, options.output.as_deref(), &options.also)?;
+        let network = Network::prepare_for(&model, &options)?;
         let sites = select(&network.sites, &options.sites, &options.exclude)?;
         let (cycles, width) = match options.connect {
             Connection::Neuron => (1, Some(options.dendrites as f64)),

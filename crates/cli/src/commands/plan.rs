@@ -50,12 +50,10 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let output = args.placement.output.as_deref().or(options.output.as_deref());
     let also = if args.placement.also.is_empty() { &options.also } else { &args.placement.also };
     let train = args.train.as_ref().map(|path| DataSet::open(path, &options.preprocess)).transpose()?;
+    let chosen = Options { output: output.map(str::to_owned), also: also.clone(), ..options.clone() };
     let network = match &train {
-        Some(data) => {
-            let chosen = Options { output: output.map(str::to_owned), also: also.clone(), ..options.clone() };
-            Network::of(&model, &chosen, data)?
-        }
-        None => Network::prepare_all(&model, output, also)?,
+        Some(data) => Network::of(&model, &chosen, data)?,
+        None => Network::prepare_for(&model, &chosen)?,
     };
     let base = network.parameters;
     args.placement.apply(&mut options, base);

@@ -49,6 +49,9 @@ fn values() -> Vec<Mistake> {
             .with("loss.onnx", loss_of_a_batch())
             .with("train.npz", npz(&[("x", x(40)), ("target", floats(&[40, 3], |i| i as f32))]))
             .with("val.npz", npz(&[("x", x(20)), ("target", floats(&[20, 3], |i| i as f32))])),
+        grown("samples of an input that is not there", "--batch-axis z=1"),
+        grown("samples on an axis that is not there", "--batch-axis x=2"),
+        grown("samples on an axis that is no number", "--batch-axis x=last"),
         grown("no thread", "--threads 0"),
         grown("a seed below 0", "--seed -1"),
         grown("a width of 0", "--width 0"),

@@ -47,6 +47,12 @@ pub(super) fn scores(run: &Run) -> Markup {
             @for (control, note) in &summary.control_notes {
                 p class="note" { "Control " bdi { (name(control)) } ": " bdi { (name(note)) } "." }
             }
+            @if let (Some(plain), Some(input)) = (summary.parity.ort_unoptimised, summary.parity.input_optimised) {
+                p class="note" {
+                    "Without ONNX Runtime's optimisations the result is " (format!("{plain:.0e}")) " from what was trained; they bring \
+                     the input model " (format!("{input:.0e}")) " from itself."
+                }
+            }
             @if let Some(reason) = &summary.parity.tract_reason { p class="note" { "tract did not run the file: " (name(reason)) "." } }
             @if !worse.is_empty() {
                 p class="note" { "Worse than the input: " (worse.join(", ")) "." }

@@ -1,0 +1,89 @@
+//! What lies between the value the loss takes and the model's output: losses take logits.
+
+use dendrite_onnx::{Graph, NodeId, ValueId};
+
+/// The function between the value the loss takes and the model's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// None: the output itself.
+    Identity,
+    /// The output is a softmax over the last axis of two-dimensional logits.
+    Softmax,
+    /// The output is an elementwise sigmoid.
+    Sigmoid,
+}
+
+impl Link {
+    /// The model's output for a row of predictions.
+    pub fn apply(self, row: &[f32]) -> Vec<f32> {
+        match self {
+            Link::Identity => row.to_vec(),
+            Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+            Link::Softmax => {
+                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
+                let sum: f32 = exponentials.iter().sum();
+                exponentials.iter().map(|v| v / sum).collect()
+            }
+        }
+    }
+
+    /// The model's output for a prediction in a graph.
+    pub fn attach(self, graph: &mut Graph, prediction: ValueId) -> ValueId {
+        let op = match self {
+            Link::Identity => return prediction,
+            Link::Sigmoid => "Sigmoid",
+            Link::Softmax => "Softmax",
+        };
+        let (element_type, shape) = (graph.value(prediction).element_type, graph.value(prediction).shape.clone());
+        let output = graph.op(op, "link/output", &[prediction], Default::default());
+        graph.set_type(output, element_type, shape);
+        output
+    }
+}
+
+/// The value before a final softmax or sigmoid. A sigmoid may be followed by operators that only move numbers: they come before it
+/// as well, and a copy of them does.
+pub(crate) fn before_link(graph: &mut Graph, output: ValueId) -> (ValueId, Link) {
+    let mut value = output;
+    let mut moves: Vec<NodeId> = Vec::new();
+    while let Some(id) = graph.value(value).producer() {
+        let node = graph.node(id);
+        match (node.domain.as_str(), node.op.as_str(), node.input(0)) {
+            ("", "Identity", Some(input)) => value = input,
+            ("", "Sigmoid", Some(input)) => return (moved(graph, input, &moves), Link::Sigmoid),
+            ("", "Softmax", Some(input)) if moves.is_empty() => {
+                let axis = node.attributes.int("axis", -1);
+                if graph.rank(input) == Some(2) && (axis == -1 || axis == 1) {
+                    return (input, Link::Softmax);
+                }
+                break;
+            }
+            ("", "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Flatten", Some(input)) => {
+                moves.push(id);
+                value = input;
+            }
+            _ => break,
+        }
+    }
+    (output, Link::Identity)
+}
+
+/// `value` moved as `moves`, the last of them first, move what they read.
+fn moved(graph: &mut Graph, value: ValueId, moves: &[NodeId]) -> ValueId {
+    moves.iter().rev().fold(value, |value, id| {
+        let mut node = graph.node(*id).clone();
+        let Some(from) = node.output(0) else { return value };
+        let (name, element_type, shape) = {
+            let from = graph.value(from);
+            (format!("link/{}", from.name), from.element_type, from.shape.clone())
+        };
+        let to = graph.add_value(&name);
+        graph.set_type(to, element_type, shape);
+        node.name = name;
+        node.inputs[0] = Some(value);
+        node.outputs = vec![Some(to)];
+        graph.push(node);
+        to
+    })
+}
