@@ -102,19 +102,30 @@ impl Memory {
                 shown(gradients),
                 shown(activations)
             ),
-            match (self.divided, self.both) {
-                (Some(divided), Some(both)) => format!(
-                    "# with --micro-batch {} about {}, with --recompute {}, with both {}",
-                    self.micro_batch,
-                    shown(divided.total),
-                    shown(self.recomputed.total),
-                    shown(both.total)
-                ),
-                _ => {
-                    format!("# with --recompute about {}; batches cannot be divided here", shown(self.recomputed.total))
-                }
-            },
+            self.remedies(shown),
         ]
+    }
+
+    /// What would take less, as a comment; what would not is no advice.
+    fn remedies(&self, shown: impl Fn(usize) -> String) -> String {
+        let less = |memory: Option<StepMemory>| memory.map(|m| m.total).filter(|total| *total < self.plain.total);
+        let (divided, recomputed, both) = (less(self.divided), less(Some(self.recomputed)), less(self.both));
+        let pieces = format!("--micro-batch {}", self.micro_batch);
+        let both = both.filter(|both| [divided, recomputed].iter().flatten().all(|one| both < one));
+        let ways = [
+            (pieces.clone(), divided),
+            ("--recompute".to_owned(), recomputed),
+            (format!("{pieces} --recompute"), both),
+        ];
+        let ways: Vec<String> =
+            ways.into_iter().filter_map(|(way, total)| Some(format!("with {way} about {}", shown(total?)))).collect();
+        let ways = if ways.is_empty() {
+            "--micro-batch and --recompute do not bring it down".to_owned()
+        } else {
+            ways.join(", ")
+        };
+        let undivided = if self.divided.is_none() { "; batches cannot be divided here" } else { "" };
+        format!("# {ways}{undivided}")
     }
 
     /// The same as an object.

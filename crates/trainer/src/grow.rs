@@ -13,7 +13,7 @@ use dendrite_runtime::{Session, SessionOptions};
 use dendrites::{DendriteSet, Plan, fragment};
 
 use crate::{
-    accept::paired_test,
+    accept::{Refusal, paired_test},
     batch_norm::{self, Facts},
     checkpoint::{Checkpoint, PhaseSummary, Position},
     dendrite::dendrite_phase,
@@ -28,7 +28,7 @@ use crate::{
     neuron::{Advance, NeuronPhase, Setting, changeable_names, trained_names},
     objective::{Context, Reading},
     options::Options,
-    prepare::{Fixed, prepare, written},
+    prepare::{FEW_VALIDATION_ROWS, Fixed, prepare, written},
     schedule::{Progress, Turn},
     step::Trainer,
     summary::{self, Parity, Scores, Side, Summary},
@@ -151,6 +151,10 @@ impl Controller<'_, '_> {
     }
 
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
+        let samples = self.fixed.val.len();
+        if samples < FEW_VALIDATION_ROWS {
+            (self.run.observer)(&Event::FewValidationSamples { samples });
+        }
         if self.fixed.objective.has_choice(&self.fixed.network) {
             let train = &self.fixed.train;
             // Evenly spread, so that sorted data show all their classes.
@@ -348,7 +352,10 @@ impl Controller<'_, '_> {
         drop(phase);
         let mut verdict = paired_test(&self.fixed.objective.metric, &state.best_score, &score);
         // What is promised holds for the loss as users know it too.
-        verdict.accepted &= self.reported(&score, &self.fixed.val)? <= self.base_loss;
+        let reported_holds = self.reported(&score, &self.fixed.val)? <= self.base_loss;
+        if verdict.accepted && !reported_holds {
+            (verdict.accepted, verdict.refusal) = (false, Some(Refusal::Reported));
+        }
         let summary = PhaseSummary {
             kind: if cycle == 0 { "finetune" } else { "neuron" }.to_owned(),
             cycle,

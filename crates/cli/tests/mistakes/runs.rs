@@ -56,6 +56,9 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
         mistake("insertion into a damaged model", "insert model.onnx -o out.onnx")
             .with("model.onnx", edited(|m| m.graph.as_mut().unwrap().node[2].input[0] = "lost".to_owned())),
         mistake("insertion without an output", "insert model.onnx"),
+        mistake("insertion into the model itself", "insert model.onnx -o ./model.onnx --force"),
+        mistake("insertion over another file", "insert model.onnx -o train.py")
+            .with("train.py", "print('hours of work')\n"),
         mistake("a comparison of models of other inputs", "compare model.onnx other.onnx").with("other.onnx", other),
         mistake("a comparison of models of other widths", "compare model.onnx other.onnx").with("other.onnx", wider()),
         mistake("a comparison with a file that is no model", "compare model.onnx train.npz"),
