@@ -18,9 +18,6 @@ use crate::output::{Output, grouped};
 const SILENCE: Duration = Duration::from_secs(30);
 /// Columns of the bar itself, where they fit.
 const BAR: usize = 24;
-/// Columns that stay free at the line's end: a terminal shows Ctrl-C as `^C` there, and a line that goes over into the next
-/// one would not be cleared whole.
-const FREE: usize = 4;
 /// Columns of a terminal that does not say how many it has.
 const USUAL_WIDTH: usize = 80;
 
@@ -70,7 +67,8 @@ impl<'a> Progress<'a> {
         let visible = !out.is_quiet() && std::io::stderr().is_terminal();
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        // The line is put together here, so that it fits; a terminal that became narrower since cuts it off.
+        // The line is put together here, so that it fits: one that goes over into the next is not cleared whole, and takes what
+        // stands above with it. A terminal that became narrower since cuts it off.
         if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
             bar.set_style(style);
         }
@@ -78,7 +76,7 @@ impl<'a> Progress<'a> {
         Progress { out, bar, label: label.to_owned(), phase: String::new(), told: String::new(), log }
     }
 
-    /// Take the bar away. What is printed while it stands would be cleared with it.
+    /// Take the bar away. What is printed while it stands would be cleared with it when it is dropped.
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }
@@ -226,8 +224,7 @@ impl Stands<'_> {
     fn line(&self, width: usize) -> String {
         let Stands { phase, done, epochs, told, .. } = self;
         let (elapsed, left) = (HumanDuration(self.elapsed), HumanDuration(self.left));
-        let room = width.saturating_sub(FREE);
-        let fits = |line: &String| line.chars().count() <= room;
+        let fits = |line: &String| line.chars().count() <= width;
         let filled = (*done as usize * BAR).checked_div(*epochs as usize).unwrap_or(0).min(BAR);
         let bar = "\u{2588}".repeat(filled) + &"\u{2591}".repeat(BAR - filled);
         let whole = format!("{phase} {bar} {done}/{epochs} epochs, {elapsed:#}, at most {left:#} left; {told}");
@@ -240,7 +237,7 @@ impl Stands<'_> {
         });
         let line = [whole].into_iter().chain(shorter).find(fits);
         // Nothing of it fits: as much as does.
-        line.unwrap_or_else(|| format!("{phase} {done}/{epochs}").chars().take(room).collect())
+        line.unwrap_or_else(|| format!("{phase} {done}/{epochs}").chars().take(width).collect())
     }
 }
 
@@ -274,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_fits_every_terminal_and_leaves_room_for_what_ctrl_c_shows() {
+    fn the_line_fits_every_terminal() {
         let stands = Stands {
             phase: "control longer: cycle 2, try 2",
             done: 50,
@@ -285,7 +282,7 @@ mod tests {
         };
         for width in 0..200 {
             let line = stands.line(width);
-            assert!(line.chars().count() <= width.saturating_sub(4), "{width}: {line}");
+            assert!(line.chars().count() <= width, "{width}: {line}");
         }
         let bar = "\u{2588}".repeat(6) + &"\u{2591}".repeat(18);
         let told = "validation 0.9712, loss 0.1034, lr 1.0e-3";

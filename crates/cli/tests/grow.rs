@@ -128,7 +128,7 @@ fn a_folder_that_holds_a_run_is_not_overwritten() {
     let output = run(grow("jv_cnn4", "japanese-vowels", &folder, SHORT));
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("already holds a run") && message.contains("hint: "), "{message}");
+    assert!(message.contains("holds a model.onnx that is of no run") && message.contains("hint: "), "{message}");
     assert_eq!(fs::read(folder.join("model.onnx")).unwrap(), b"precious");
 }
 

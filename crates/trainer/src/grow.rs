@@ -151,10 +151,6 @@ impl Controller<'_, '_> {
     }
 
     fn go(&mut self, checkpoint: Option<Checkpoint>) -> Result<Outcome> {
-        let samples = self.fixed.val.len();
-        if samples < FEW_VALIDATION_ROWS {
-            (self.run.observer)(&Event::FewValidationSamples { samples });
-        }
         if self.fixed.objective.has_choice(&self.fixed.network) {
             let train = &self.fixed.train;
             // Evenly spread, so that sorted data show all their classes.
@@ -178,6 +174,10 @@ impl Controller<'_, '_> {
                 metric: self.fixed.objective.metric.name(),
                 val_metric: base.metric,
             })?;
+        }
+        let samples = self.fixed.val.len();
+        if samples < FEW_VALIDATION_ROWS {
+            (self.run.observer)(&Event::FewValidationSamples { samples });
         }
         let Facts { nodes, trained, replaced } = self.batch_norm()?;
         if trained > 0 {
