@@ -101,7 +101,9 @@ impl<'a> Progress<'a> {
         match event {
             Event::Baseline { parameters, val_loss, temperature, metric, val_metric } => {
                 if *temperature != 1.0 {
-                    self.say(format!("logits are divided by {temperature} for the loss that trains: they are large"));
+                    self.say(format!(
+                        "the loss that trains takes logits divided by {temperature}: so they fit the training data best"
+                    ));
                 }
                 let parameters = grouped(*parameters as u64);
                 let loss = loss(*val_metric, *val_loss);
