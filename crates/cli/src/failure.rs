@@ -5,7 +5,10 @@ use std::{error::Error, io, path::Path, process::ExitCode};
 use dendrite_data::nearest;
 use dendrite_onnx::{Model, Severity};
 
-use crate::output::Output;
+use crate::{
+    growth::{NOT_EXPANDED, home},
+    output::Output,
+};
 
 /// How a command ended that met no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +85,16 @@ impl Failure {
             let found = nearest(name, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
             Some(format!("did you mean {}?", path.with_file_name(found).display()))
         });
-        near.or_else(|| self.hint.clone())
+        let home = || not_there(&*self.error).and_then(home).map(|_| NOT_EXPANDED.to_owned());
+        near.or_else(home).or_else(|| self.result_of_a_run()).or_else(|| self.hint.clone())
+    }
+
+    /// For a folder of a run in the place of a model: the model in it.
+    fn result_of_a_run(&self) -> Option<String> {
+        let (path, source) = about_a_file(&*self.error)?;
+        let model = path.join(dendrite_trainer::folder::MODEL);
+        let folder = source.kind() == io::ErrorKind::IsADirectory && model.is_file();
+        folder.then(|| format!("give the model in it: {}", model.display()))
     }
 
     /// The same error with another remedy where the disk is full.
@@ -129,8 +141,13 @@ impl Failure {
 
 /// The file that is not there, where that is the error.
 fn not_there<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a Path> {
+    about_a_file(error).filter(|(_, source)| source.kind() == io::ErrorKind::NotFound).map(|(path, _)| path)
+}
+
+/// The file that the system refused, and why.
+fn about_a_file<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<(&'a Path, &'a io::Error)> {
     use dendrite_trainer::Error as Trainer;
-    let (path, source) = match error.downcast_ref::<Trainer>() {
+    Some(match error.downcast_ref::<Trainer>() {
         Some(Trainer::Onnx(dendrite_onnx::Error::Io { path, source })) => (path, source),
         Some(Trainer::Data(dendrite_data::Error::Io { path, source })) => (path, source),
         _ => match (error.downcast_ref(), error.downcast_ref()) {
@@ -138,8 +155,7 @@ fn not_there<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a P
             (_, Some(dendrite_data::Error::Io { path, source })) => (path, source),
             _ => return None,
         },
-    };
-    (source.kind() == io::ErrorKind::NotFound).then_some(path)
+    })
 }
 
 /// Whether an error, or one that it comes from, is that the disk is full.

@@ -405,8 +405,22 @@ impl Configuration {
             let quoted = toml::Value::String(value.trim().to_owned()).to_string();
             let single =
                 assignment(value.trim()).or_else(|_| assignment(&quoted)).map_err(|e| fail(&place, setting, &e))?;
+            let before = table.clone();
             merge(&mut table, single);
-            let options = table.clone().try_into().map_err(|e| fail(&place, setting, &e))?;
+            let options = table.clone().try_into().map_err(|e| {
+                // The likeliest slip of all: a list as other options take it.
+                let list = value.contains(',') && !value.contains(['[', '{', '"']);
+                let bracketed = format!("{}=[{}]", key.trim(), value.trim());
+                let fits = |e: &toml::Table| e.clone().try_into::<Options>().is_ok();
+                let fixed =
+                    list.then(|| assignment(&format!("[{}]", value.trim())).ok()).flatten().is_some_and(|single| {
+                        let mut table = before.clone();
+                        merge(&mut table, single);
+                        fits(&table)
+                    });
+                let hint = format!("lists are in brackets: --set {bracketed}");
+                toml_error::failure(&place, setting, &e, if fixed { &hint } else { CONFIGURATION_HINT })
+            })?;
             checked(&place, &options)?;
         }
         table.try_into().map_err(|e| fail("options", "", &e))
@@ -503,6 +517,26 @@ fn set_some<T>(slot: &mut Option<T>, value: Option<T>) {
     if value.is_some() {
         *slot = value;
     }
+}
+
+/// Refuse to write below a folder called `~`: the shell puts the home folder in its place only where it begins a word.
+pub(crate) fn check_home(path: &Path) -> Result<(), Failure> {
+    match home(path).filter(|folder| !Path::new(folder).exists()) {
+        Some(folder) => Err(Failure::new(
+            format!("{}: there is no folder '{folder}', and none is made", shown(path)),
+            Some(NOT_EXPANDED),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What to do about a path that still begins with `~`.
+pub(crate) const NOT_EXPANDED: &str =
+    "the shell did not put your home folder in the place of ~: leave out the quotes and the =, or write $HOME";
+
+/// The folder `~` or `~user` that a path begins with.
+pub(crate) fn home(path: &Path) -> Option<&str> {
+    path.components().next()?.as_os_str().to_str().filter(|first| first.starts_with('~'))
 }
 
 /// A file argument in messages.

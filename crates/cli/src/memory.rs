@@ -105,19 +105,28 @@ impl Memory {
                 shown(gradients),
                 shown(activations)
             ),
-            match (self.divided, self.both) {
-                (Some(divided), Some(both)) => format!(
-                    "# with --micro-batch {} about {}, with --recompute {}, with both {}",
-                    self.micro_batch,
-                    shown(divided.total),
-                    shown(self.recomputed.total),
-                    shown(both.total)
-                ),
-                _ => {
-                    format!("# with --recompute about {}; batches cannot be divided here", shown(self.recomputed.total))
-                }
-            },
+            self.remedies(shown),
         ]
+    }
+
+    /// What would take less, as a comment; what would not is no advice.
+    fn remedies(&self, shown: impl Fn(usize) -> String) -> String {
+        let less = |memory: Option<StepMemory>| memory.map(|m| m.total).filter(|total| *total < self.plain.total);
+        let (divided, recomputed, both) = (less(self.divided), less(Some(self.recomputed)), less(self.both));
+        let both = both.filter(|both| [divided, recomputed].iter().flatten().all(|one| both < one));
+        let pieces = format!("--micro-batch {}", self.micro_batch);
+        // The names that `both` refers to stand before it, or it names them itself.
+        let together = if divided.and(recomputed).is_some() { "both" } else { &format!("{pieces} and --recompute") };
+        let ways = [(pieces.as_str(), divided), ("--recompute", recomputed), (together, both)];
+        let ways: Vec<String> =
+            ways.into_iter().filter_map(|(way, total)| Some(format!("with {way} about {}", shown(total?)))).collect();
+        let ways = if ways.is_empty() {
+            "--micro-batch and --recompute do not bring it down".to_owned()
+        } else {
+            ways.join(", ")
+        };
+        let undivided = if self.divided.is_none() { "; batches cannot be divided here" } else { "" };
+        format!("# {ways}{undivided}")
     }
 
     /// The same as an object.
@@ -126,5 +135,32 @@ impl Memory {
             "batch": self.batch, "micro_batch": self.micro_batch, "plain": self.plain,
             "with_micro_batch": self.divided, "with_recompute": self.recomputed, "with_both": self.both,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_takes_less_is_advised() {
+        let step = |total| StepMemory { weights: 1, optimizer: 2, gradients: 1, activations: 4, total };
+        let advised = |divided: Option<usize>, recomputed, both: Option<usize>| {
+            let [divided, both] = [divided, both].map(|total| total.map(step));
+            let memory =
+                Memory { batch: 16, micro_batch: 4, plain: step(400_000), divided, recomputed: step(recomputed), both };
+            memory.lines().pop().unwrap_or_default()
+        };
+        assert_eq!(
+            advised(Some(300_000), 350_000, Some(250_000)),
+            "# with --micro-batch 4 about 300 kB, with --recompute about 350 kB, with both about 250 kB"
+        );
+        // Running sums of gradients may take more than pieces of activations save.
+        assert_eq!(advised(Some(428_000), 350_000, Some(380_000)), "# with --recompute about 350 kB");
+        assert_eq!(
+            advised(Some(428_000), 400_000, Some(428_000)),
+            "# --micro-batch and --recompute do not bring it down"
+        );
+        assert_eq!(advised(None, 350_000, None), "# with --recompute about 350 kB; batches cannot be divided here");
     }
 }

@@ -5,19 +5,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dendrite_trainer::Event;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use dendrite_trainer::{
+    Event,
+    accept::{CRITICAL, Refusal, Verdict},
+};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::{Output, grouped};
 
 /// How long a log says nothing of a phase that goes on.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Columns of the bar itself, where they fit.
+const BAR: usize = 24;
+/// Columns of a terminal that does not say how many it has.
+const USUAL_WIDTH: usize = 80;
 
 /// Shows events as they come.
 pub(crate) struct Progress<'a> {
     out: &'a Output,
     bar: ProgressBar,
     label: String,
+    /// The phase, and the latest of it.
+    phase: String,
+    told: String,
     /// What a log is told, where there is no bar.
     log: Option<Log>,
 }
@@ -56,13 +67,33 @@ impl<'a> Progress<'a> {
         let visible = !out.is_quiet() && std::io::stderr().is_terminal();
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        if let Ok(style) =
-            ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} epochs, {elapsed}, at most {eta} left; {msg}")
-        {
+        // The line is put together here, so that it fits: one that goes over into the next is not cleared whole, and takes what
+        // stands above with it. A terminal that became narrower since cuts it off.
+        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
             bar.set_style(style);
         }
         let log = (!visible).then(|| Log::new(String::new(), 0));
-        Progress { out, bar, label: label.to_owned(), log }
+        Progress { out, bar, label: label.to_owned(), phase: String::new(), told: String::new(), log }
+    }
+
+    /// Take the bar away. What is printed while it stands would be cleared with it when it is dropped.
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Show what was told last of the phase.
+    fn tell(&mut self, told: String) {
+        self.told = told;
+        let stands = Stands {
+            phase: &self.phase,
+            done: self.bar.position(),
+            epochs: self.bar.length().unwrap_or(0),
+            elapsed: self.bar.elapsed(),
+            left: self.bar.eta(),
+            told: &self.told,
+        };
+        let width = Term::stderr().size_checked().map_or(USUAL_WIDTH, |(_, columns)| usize::from(columns));
+        self.bar.set_message(stands.line(width));
     }
 
     /// Show one event.
@@ -92,12 +123,13 @@ impl<'a> Progress<'a> {
                     }
                 }
                 if *temperature != 1.0 {
-                    self.say(format!("logits are divided by {temperature} for the loss that trains: they are large"));
+                    self.say(format!(
+                        "the loss that trains takes logits divided by {temperature}: so they fit the training data best"
+                    ));
                 }
                 let parameters = grouped(*parameters as u64);
-                self.say(format!(
-                    "input: {parameters} parameters, validation {metric} {val_metric:.4}, loss {val_loss:.4}"
-                ));
+                let beside = beside(*val_metric, *val_loss);
+                self.say(format!("input: {parameters} parameters, validation {metric} {val_metric:.4}{beside}"));
                 if let Some(share) =
                     most_frequent.filter(|share| self.label.is_empty() && hardly_better(*val_metric, *share))
                 {
@@ -114,21 +146,28 @@ impl<'a> Progress<'a> {
             Event::PhaseStarted { kind, cycle, attempt, parameters, epochs } => {
                 self.bar.reset();
                 self.bar.set_length(*epochs as u64);
-                self.bar.set_prefix(self.prefix() + &name(kind, *cycle, *attempt));
-                self.bar.set_message(format!("{} parameters", grouped(*parameters as u64)));
+                self.phase = self.prefix() + &name(kind, *cycle, *attempt);
+                self.tell(format!("{} parameters", grouped(*parameters as u64)));
                 if self.log.is_some() {
                     self.log = Some(Log::new(name(kind, *cycle, *attempt), *epochs));
                 }
             }
             Event::Epoch { report, .. } => {
-                let result =
-                    format!("validation {:.4}, loss {:.4}, lr {:.1e}", report.val_metric, report.val_loss, report.lr);
+                let loss = beside(report.val_metric, report.val_loss);
+                let result = format!("validation {:.4}{loss}, lr {:.1e}", report.val_metric, report.lr);
                 self.bar.set_position(report.epoch as u64);
-                self.bar.set_message(result.clone());
+                self.tell(result.clone());
                 if let Some(text) = self.log.as_mut().and_then(|log| log.after(report.epoch, &result)) {
                     self.say(text);
                 }
             }
+            // A control is judged by the same samples, of which it was said already.
+            Event::FewValidationSamples { .. } if !self.label.is_empty() => {}
+            Event::FewValidationSamples { samples } => self.bar.suspend(|| {
+                self.out.warn(format_args!(
+                    "{samples} samples of --val can hardly decide: only a large gain shows on them; give 100 or more"
+                ));
+            }),
             Event::FrozenPart { samples } => {
                 let samples = grouped(*samples as u64);
                 self.say(format!("the part of the model that stays as it is, is computed once for {samples} samples"));
@@ -155,7 +194,7 @@ impl<'a> Progress<'a> {
             Event::Progress { done, steps } => {
                 // Steps of a short epoch go by too fast to be shown.
                 if *steps >= 50 && (done % (steps / 50).max(1) == 0 || done == steps) {
-                    self.bar.set_message(format!("step {done} of {steps}"));
+                    self.tell(format!("step {done} of {steps}"));
                 }
             }
             Event::Candidates { done, epochs } => {
@@ -201,16 +240,18 @@ impl<'a> Progress<'a> {
                 }
             }
             Event::Verdict { cycle, attempt, val_metric, val_loss, verdict } => {
-                let decision = if verdict.accepted { self.out.good_note("kept") } else { "not kept".to_owned() };
+                let decision =
+                    if verdict.accepted { self.out.good_note("kept") } else { format!("not kept{}", why_not(verdict)) };
                 let kind = if *cycle == 0 { "finetune" } else { "neuron" };
                 self.say(format!(
-                    "{}: validation {val_metric:.4} ({:+.4}), loss {val_loss:.4}, {:+.1} standard errors: {decision}",
+                    "{}: validation {val_metric:.4} ({:+.4}){}, {:+.1} standard errors: {decision}",
                     name(kind, *cycle, *attempt),
                     verdict.metric_change,
+                    beside(*val_metric, *val_loss),
                     verdict.t,
                 ));
             }
-            Event::Finished { .. } => self.bar.finish_and_clear(),
+            Event::Finished { .. } => self.end(),
         }
     }
 
@@ -241,11 +282,104 @@ fn hardly_better(accuracy: f64, most_frequent: f64) -> bool {
     accuracy - most_frequent < SHARE * (1.0 - most_frequent)
 }
 
+/// Where a phase stands, as a line shows it.
+struct Stands<'a> {
+    phase: &'a str,
+    done: u64,
+    epochs: u64,
+    elapsed: Duration,
+    left: Duration,
+    told: &'a str,
+}
+
+impl Stands<'_> {
+    /// The line for a terminal of `width` columns: all of it, or without the bar and the time that went by, and then with less of
+    /// what was told.
+    fn line(&self, width: usize) -> String {
+        let Stands { phase, done, epochs, told, .. } = self;
+        let (elapsed, left) = (HumanDuration(self.elapsed), HumanDuration(self.left));
+        let fits = |line: &String| line.chars().count() <= width;
+        let filled = (*done as usize * BAR).checked_div(*epochs as usize).unwrap_or(0).min(BAR);
+        let bar = "\u{2588}".repeat(filled) + &"\u{2591}".repeat(BAR - filled);
+        let whole = format!("{phase} {bar} {done}/{epochs} epochs, {elapsed:#}, at most {left:#} left; {told}");
+        let without = format!("{phase} {done}/{epochs} epochs, at most {left:#} left; ");
+        let shortest = format!("{phase} {done}/{epochs}; ");
+        let parts: Vec<&str> = told.split(", ").collect();
+        let shorter = [without, shortest].into_iter().flat_map(|head| {
+            let line = move |count: usize, parts: &[&str]| head.clone() + &parts[..count].join(", ");
+            (1..=parts.len()).rev().map(|count| line(count, &parts)).collect::<Vec<_>>()
+        });
+        let line = [whole].into_iter().chain(shorter).find(fits);
+        // Nothing of it fits: as much as does.
+        line.unwrap_or_else(|| format!("{phase} {done}/{epochs}").chars().take(width).collect())
+    }
+}
+
+/// The loss beside the metric, unless that is the loss itself.
+fn beside(metric: f64, loss: f64) -> String {
+    if metric == loss { String::new() } else { format!(", loss {loss:.4}") }
+}
+
+/// Why a cycle is not kept, in a few words.
+fn why_not(verdict: &Verdict) -> String {
+    match verdict.refusal {
+        Some(Refusal::Metric) => ", the metric is worse".to_owned(),
+        Some(Refusal::Uncertain) => format!(", it takes more than {CRITICAL}"),
+        Some(Refusal::Small) => ", the loss gains too little to be of use".to_owned(),
+        Some(Refusal::Reported) => ", the loss of the logits as they are is higher than the input's".to_owned(),
+        None => String::new(),
+    }
+}
+
 fn name(kind: &str, cycle: usize, attempt: usize) -> String {
     let again = if attempt > 0 { format!(", try {}", attempt + 1) } else { String::new() };
     match kind {
         "finetune" => "fine-tune".to_owned(),
         "dendrite" => format!("cycle {cycle}{again}, dendrites"),
         _ => format!("cycle {cycle}{again}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_fits_every_terminal() {
+        let stands = Stands {
+            phase: "control longer: cycle 2, try 2",
+            done: 50,
+            epochs: 200,
+            elapsed: Duration::from_secs(12),
+            left: Duration::from_secs(36),
+            told: "validation 0.9712, loss 0.1034, lr 1.0e-3",
+        };
+        for width in 0..200 {
+            let line = stands.line(width);
+            assert!(line.chars().count() <= width, "{width}: {line}");
+        }
+        let bar = "\u{2588}".repeat(6) + &"\u{2591}".repeat(18);
+        let told = "validation 0.9712, loss 0.1034, lr 1.0e-3";
+        assert_eq!(
+            stands.line(180),
+            format!("control longer: cycle 2, try 2 {bar} 50/200 epochs, 12s, at most 36s left; {told}")
+        );
+        let short = Stands { phase: "cycle 1", ..stands };
+        assert_eq!(short.line(100), format!("cycle 1 50/200 epochs, at most 36s left; {told}"));
+        assert_eq!(short.line(80), "cycle 1 50/200 epochs, at most 36s left; validation 0.9712, loss 0.1034");
+        assert_eq!(short.line(20), "cycle 1 50/200");
+    }
+
+    #[test]
+    fn a_loss_that_is_the_metric_is_told_once() {
+        assert_eq!(beside(62.9344, 62.9344), "");
+        assert_eq!(beside(0.75, 0.5), ", loss 0.5000");
+    }
+
+    #[test]
+    fn a_cycle_that_is_not_kept_says_why() {
+        let verdict = |refusal| Verdict { gain: 0.1, t: 3.0, metric_change: -0.035, accepted: false, refusal };
+        assert_eq!(why_not(&verdict(Some(Refusal::Metric))), ", the metric is worse");
+        assert_eq!(why_not(&verdict(Some(Refusal::Uncertain))), ", it takes more than 1.645");
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn failure(place: &str, text: &str, error: &toml::de::Error, hint: &s
     };
     if let Some((name, known)) = unknown(message) {
         let near = close(name, &known);
-        let meant = near.map(|n| format!("did you mean '{n}'?"));
+        let meant = typed(name).or_else(|| near.map(|n| format!("did you mean '{n}'?")));
         let what = if message.starts_with("unknown variant") {
             format!("'{name}' is none of {}", known.join(", "))
         } else {
@@ -36,6 +36,20 @@ pub(crate) fn failure(place: &str, text: &str, error: &toml::de::Error, hint: &s
     let line = line.filter(|_| !message.starts_with("missing field"));
     let shown = line.map(|line| format!(" in `{line}`")).unwrap_or_default();
     Failure::new(format!("{place}: {reason}{shown}"), Some(hint))
+}
+
+/// What is no option of a file, since it says what a command works on.
+fn typed(name: &str) -> Option<String> {
+    let written = match name {
+        "val" | "test" | "data" => format!("--{name} DATA"),
+        "validation" => "--val DATA".to_owned(),
+        "model" => "as the first argument".to_owned(),
+        "plan" => "--plan FILE".to_owned(),
+        "output-folder" | "folder" => "-o FOLDER".to_owned(),
+        "resume" => "--resume".to_owned(),
+        _ => return None,
+    };
+    Some(format!("models, data and folders are given on the command line: {written}"))
 }
 
 /// The name that is not known, and those that are.

@@ -23,7 +23,8 @@ pub(crate) fn failure(error: &Error, program: &Command, words: &[String]) -> Fai
     let (message, hint) = match error.kind() {
         ErrorKind::UnknownArgument if first.starts_with('-') => (
             format!("{name} has no option '{first}'"),
-            meant(error, ContextKind::SuggestedArg)
+            called(command, first)
+                .or_else(|| meant(error, ContextKind::SuggestedArg))
                 .or_else(|| elsewhere(program, command, first))
                 .unwrap_or_else(|| format!("{help} lists the options")),
         ),
@@ -39,7 +40,13 @@ pub(crate) fn failure(error: &Error, program: &Command, words: &[String]) -> Fai
         }
         ErrorKind::MissingRequiredArgument => {
             let usage = strings(error, ContextKind::Usage).concat();
+            let output = words.iter().any(|w| w == "--output" || w.starts_with("--output="));
+            let place = argument.iter().find(|a| a.starts_with("--output-")).map(|a| bare(a)).filter(|_| output);
             let hint = usage.strip_prefix("Usage: ").map_or_else(explained, |usage| format!("usage: {usage}"));
+            let hint = match place {
+                Some(place) => format!("--output names an output of the model; say {place} or -o for what is written"),
+                None => hint,
+            };
             let verb = if argument.len() == 1 { "is" } else { "are" };
             (format!("{name}: {} {verb} missing", argument.join(" and ")), hint)
         }
@@ -81,6 +88,22 @@ fn typed<'a>(program: &'a Command, words: &[String]) -> (String, &'a Command) {
         }
     }
     (name, command)
+}
+
+/// The option that goes by another name here.
+fn called(command: &Command, option: &str) -> Option<String> {
+    if command.get_name() == "plan" && matches!(option, "-o" | "--out" | "--output-file" | "--output-folder") {
+        let how = "the plan goes to standard output: redirect it, as in `dendrite plan MODEL > plan.toml`";
+        return Some(how.to_owned());
+    }
+    let names: &[&str] = match option {
+        "--validation" | "--valid" | "--validate" | "--eval" | "--dev" => &["val", "data"],
+        "--training" | "--train-data" => &["train", "data"],
+        "--train" | "--val" | "--test" | "--dataset" => &["data"],
+        _ => return None,
+    };
+    let has = |long: &&&str| command.get_arguments().any(|a| a.get_long() == Some(**long));
+    names.iter().find(has).map(|name| format!("did you mean '--{name}'?"))
 }
 
 /// An option that other commands have.

@@ -98,7 +98,10 @@ fn inserted_dendrites_are_told_as_what_was_inserted() {
         let folder = tempfile::tempdir().unwrap();
         fs::copy(model(name), folder.path().join("a.onnx")).unwrap();
         for options in variants {
-            let done = dendrite(folder.path(), &[&["insert", "a.onnx", "-o", "b.onnx", "--json"], options].concat());
+            let done = dendrite(
+                folder.path(),
+                &[&["insert", "a.onnx", "-o", "b.onnx", "--force", "--json"], options].concat(),
+            );
             let inserted: Value = serde_json::from_slice(&done.stdout).unwrap();
             let facts = json(folder.path(), &["a.onnx", "b.onnx"]);
             let added = facts["dendrites"]["added"].as_array().unwrap();

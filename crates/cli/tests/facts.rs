@@ -187,7 +187,7 @@ fn inserted_models_run_in_tract() {
         for options in [&["--connect", "layer", "--width", "1"][..], &["--connect", "layer", "--dendrites", "2"], &[]] {
             let file = scratch.path().join("grown.onnx");
             let grown = file.to_str().unwrap();
-            let inserted = dendrite(&[&["insert", &input, "-o", grown], options].concat());
+            let inserted = dendrite(&[&["insert", &input, "-o", grown, "--force"], options].concat());
             assert_eq!(code(&inserted), 0, "{model} {options:?}: {}", stderr(&inserted));
             let facts = json(&["compare", &input, grown, "--runtime", "ort,tract", "--json"]);
             assert_eq!(facts["passes"], true, "{model} {options:?}: {facts}");
@@ -233,6 +233,14 @@ fn a_plan_tells_what_memory_a_step_takes() {
     let text = stdout(&dendrite(&["plan", &model, "--batch", "32"]));
     assert!(text.contains("# memory of a training step of 32 samples: about "), "{text}");
     assert!(text.contains("# with --micro-batch 8 about "), "{text}");
+}
+
+#[test]
+fn a_plan_of_no_dendrite_says_so() {
+    let text = stdout(&dendrite(&["plan", &repository("models/jv_cnn4.onnx"), "--dendrites", "0"]));
+    assert!(text.contains("# no dendrites are asked for (--dendrites 0): the plan is empty"), "{text}");
+    let text = stdout(&dendrite(&["plan", &repository("models/jv_cnn4.onnx")]));
+    assert!(!text.contains("no dendrites are asked for"), "{text}");
 }
 
 #[test]

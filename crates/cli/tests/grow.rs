@@ -128,7 +128,7 @@ fn a_folder_that_holds_a_run_is_not_overwritten() {
     let output = run(grow("jv_cnn4", "japanese-vowels", &folder, SHORT));
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("already holds a run") && message.contains("hint: "), "{message}");
+    assert!(message.contains("holds a model.onnx that is of no run") && message.contains("hint: "), "{message}");
     assert_eq!(fs::read(folder.join("model.onnx")).unwrap(), b"precious");
 }
 
@@ -168,6 +168,85 @@ fn insertion_of_no_dendrite_is_the_same_file() {
         assert_eq!(done.status.code(), Some(0), "{done:?}");
         assert!(fs::read(input).unwrap() == fs::read(output).unwrap());
     }
+}
+
+#[test]
+fn insertion_overwrites_what_it_is_told_to_and_never_its_own_input() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (input, output) = (scratch.path().join("model.onnx"), scratch.path().join("out.onnx"));
+    let model = fs::read(repository("models/letters.onnx")).unwrap();
+    fs::write(&input, &model).unwrap();
+    fs::write(&output, b"precious").unwrap();
+    let insert = |to: &Path, more: &[&str]| {
+        let mut command = dendrite();
+        command.arg("insert").arg(&input).arg("-o").arg(to).args(more);
+        run(command).status.code()
+    };
+    assert_eq!(insert(&output, &[]), Some(2));
+    assert_eq!(fs::read(&output).unwrap(), b"precious");
+    assert_eq!(insert(&output, &["--force"]), Some(0));
+    assert!(fs::read(&output).unwrap().len() > model.len());
+    // However it is called.
+    let folder = scratch.path().join("sub");
+    fs::create_dir(&folder).unwrap();
+    assert_eq!(insert(&folder.join("../model.onnx"), &["--force"]), Some(2));
+    #[cfg(unix)]
+    {
+        let link = scratch.path().join("link.onnx");
+        std::os::unix::fs::symlink(&input, &link).unwrap();
+        assert_eq!(insert(&link, &["--force"]), Some(2));
+    }
+    assert!(fs::read(&input).unwrap() == model);
+}
+
+#[test]
+fn a_gain_of_the_fine_tune_alone_is_called_so_and_a_complete_run_is_not_run_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let data = repository("fixtures/letters");
+    let told = |more: &[&str]| {
+        let mut command = dendrite();
+        command.arg("grow").arg(repository("models/letters.onnx")).arg("-o").arg(&folder).args(["--threads", "1"]);
+        command.arg("--train").arg(data.join("train.npz")).arg("--val").arg(data.join("val.npz"));
+        command.args(["--dendrites", "0", "--epochs", "40"]).args(more);
+        let output = run(command);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (table, said) = told(&[]);
+    assert!(table.contains("result, only fine-tuned "), "{table}");
+    assert!(said.contains("no dendrites were kept: all of the gain is the fine-tune's"), "{said}");
+    assert!(!said.contains("already complete") && !said.contains("hardly decide"), "{said}");
+    let before = fs::read(folder.join("events.jsonl")).unwrap();
+    let (again, said) = told(&["--resume"]);
+    assert!(said.contains("is already complete: nothing of it is trained again"), "{said}");
+    assert_eq!(again, table);
+    assert_eq!(fs::read(folder.join("events.jsonl")).unwrap(), before);
+}
+
+#[test]
+fn few_samples_of_validation_are_warned_of_and_a_refusal_says_why() {
+    let scratch = tempfile::tempdir().unwrap();
+    let row = |i: usize| format!("{},0.5,{},0.25", i % 7, i % 5) + &",0.1".repeat(12) + &format!(",{}", i % 26);
+    let columns: Vec<String> = (0..16).map(|i| format!("c{i}")).collect();
+    let table = |rows: std::ops::Range<usize>| {
+        let lines: Vec<String> = rows.map(row).collect();
+        format!("{},target\n{}\n", columns.join(","), lines.join("\n"))
+    };
+    let (train, val) = (scratch.path().join("train.csv"), scratch.path().join("val.csv"));
+    fs::write(&train, table(0..60)).unwrap();
+    let told = |rows: usize| {
+        fs::write(&val, table(100..100 + rows)).unwrap();
+        let mut command = dendrite();
+        command.arg("grow").arg(repository("models/letters.onnx")).args(["--threads", "1", "--dendrites", "0"]);
+        command.args(["--lr", "1e-12", "--epochs", "1", "--tries", "1", "--weight-decay", "0"]);
+        command.arg("--train").arg(&train).arg("--val").arg(&val).arg("-o").arg(scratch.path().join(rows.to_string()));
+        String::from_utf8(run(command).stderr).unwrap()
+    };
+    let few = told(10);
+    assert!(few.contains("warning: 10 samples of --val can hardly decide"), "{few}");
+    assert!(few.contains("not kept, it takes more than 1.645"), "{few}");
+    assert!(!told(50).contains("can hardly decide"));
 }
 
 #[test]
@@ -246,14 +325,23 @@ fn batch_normalisation_trains_where_it_is_asked_for() {
     let (path, data) = (repository("fixtures/gradients/batch_norm_steps.onnx"), scratch.path().join("data"));
     let model = dendrite_onnx::Model::open(&path).unwrap();
     let tensor = |model: &dendrite_onnx::Model, name: &str| model.tensor(model.initializers()[name]).unwrap();
+    let val = scratch.path().join("val");
     fs::create_dir(&data).unwrap();
+    fs::create_dir(&val).unwrap();
     for name in ["x", "target"] {
-        fs::write(data.join(name).with_extension("npy"), npy(&tensor(&model, &format!("data/{name}")))).unwrap();
+        let all = tensor(&model, &format!("data/{name}"));
+        fs::write(data.join(name).with_extension("npy"), npy(&all)).unwrap();
+        // Validation on the very samples that train is refused: one is left out.
+        let mut shape = all.shape().to_vec();
+        let rows = all.bytes()[..all.bytes().len() / shape[0] * (shape[0] - 1)].to_vec();
+        shape[0] -= 1;
+        let some = dendrite_onnx::Tensor::new(all.element_type(), shape, rows).unwrap();
+        fs::write(val.join(name).with_extension("npy"), npy(&some)).unwrap();
     }
     for (mode, told) in [("train", "2 of 2 train by the batch"), ("frozen", "kept its stored statistics")] {
         let folder = scratch.path().join(mode);
         let mut command = dendrite();
-        command.arg("grow").arg(&path).arg("--train").arg(&data).arg("--val").arg(&data).arg("-o").arg(&folder);
+        command.arg("grow").arg(&path).arg("--train").arg(&data).arg("--val").arg(&val).arg("-o").arg(&folder);
         command.args(["--dendrites", "0", "--epochs", "20", "--lr", "0.05", "--threads", "1", "--batch-norm", mode]);
         let output = run(command);
         assert_eq!(output.status.code(), Some(0), "{output:?}");

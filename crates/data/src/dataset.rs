@@ -210,6 +210,14 @@ fn open_folder(path: &Path, preprocess: &Preprocess, budget: &mut Budget) -> Res
             "sort them by class: FOLDER/CLASS/*.jpg, one folder for each class",
         ));
     }
+    let holds = |name: &str| files.iter().any(|f| f.file_name().is_some_and(|n| n == name));
+    if holds("events.jsonl") && holds("metrics.csv") {
+        return Err(Error::data(
+            path,
+            "it is the folder of a run, no data",
+            "give the data; a run's result is its model.onnx",
+        ));
+    }
     let sets = |f: &&PathBuf| {
         f.extension().is_some_and(|e| ["npz", "safetensors", "parquet", "csv", "tsv"].iter().any(|k| e == *k))
     };

@@ -1,6 +1,6 @@
 //! How images become a model's input: the `[preprocess]` table of a configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ impl Channels {
 
 /// Height and width in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected the side in pixels, or [height, width]")]
 pub enum Size {
     /// Both.
     Square(usize),
@@ -127,7 +127,7 @@ impl Size {
 
 /// One number for all channels, or one for each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected one number, or a list in brackets such as [0.5, 0.5, 0.5]")]
 pub enum PerChannel {
     /// For all.
     All(f64),
@@ -137,12 +137,29 @@ pub enum PerChannel {
 
 /// The classes, or where they are listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a file of names, or a list such as [\"ant\", \"bee\"]")]
 pub enum Classes {
     /// A file with one name a line.
     File(PathBuf),
     /// The names.
     Names(Vec<String>),
+}
+
+impl Classes {
+    /// The names in the file at `path`, one a line.
+    pub(crate) fn read(path: &Path) -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let given = path.to_string_lossy();
+            if e.kind() == std::io::ErrorKind::NotFound && given.contains(',') {
+                let names: Vec<String> = given.split(',').map(|name| format!("\"{}\"", name.trim())).collect();
+                let hint =
+                    format!("classes are listed in brackets and quotes: 'preprocess.classes=[{}]'", names.join(","));
+                return Error::option(format!("preprocess.classes: there is no file '{given}'"), hint);
+            }
+            Error::io(path)(e)
+        })?;
+        Ok(text.lines().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect())
+    }
 }
 
 impl PerChannel {

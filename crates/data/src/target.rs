@@ -8,7 +8,7 @@ use crate::{
     array::{Array, Origin},
     column::{Content, Numbers, Text},
     dataset::DataSet,
-    error::{Error, Result},
+    error::Result,
     matching::{Found, missing, numbers_or_images, same_rows},
     names::{Role, list},
     preprocess::Classes,
@@ -152,10 +152,7 @@ fn labels(set: &DataSet, request: &Request, column: &str, text: &Text) -> Result
     let coded = text.load()?;
     let classes: Vec<String> = match &request.preprocess.classes {
         Some(Classes::Names(names)) => names.clone(),
-        Some(Classes::File(path)) => {
-            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-            text.lines().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect()
-        }
+        Some(Classes::File(path)) => Classes::read(path)?,
         None => {
             let mut names = coded.names.clone();
             names.sort();

@@ -59,6 +59,11 @@ pub enum Event {
         #[serde(flatten)]
         report: EpochReport,
     },
+    /// Validation has so few samples that its test hardly ever finds a gain; not logged.
+    FewValidationSamples {
+        /// How many.
+        samples: usize,
+    },
     /// The part of the network that nothing changes is computed over the data, once; not logged.
     FrozenPart {
         /// Samples of training and validation.

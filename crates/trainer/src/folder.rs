@@ -97,7 +97,7 @@ impl RunFolder {
         })
     }
 
-    /// Whether a run may be written to `root`. One that holds a result or a checkpoint is refused, unless it is of a run that was `unfinished` and
+    /// Whether a run may be written to `root`. Files that are called like those of a run and are of none are not written over. One that holds a result or a checkpoint is refused, unless it is of a run that was `unfinished` and
     /// may start anew; what a run left that ended before its first checkpoint is overwritten.
     pub fn check(root: &Path, unfinished: bool) -> Result<()> {
         if root.is_file() {
@@ -107,6 +107,17 @@ impl RunFolder {
             });
         }
         let holds = |name: &str| root.join(name).exists();
+        let of_a_run = holds(EVENTS) || holds(SUMMARY) || Self::checkpoint(root).exists();
+        let ours = [MODEL, CONFIG, PLAN, METRICS, REPORT];
+        if let Some(name) = ours.into_iter().find(|name| !of_a_run && holds(name)) {
+            return Err(Error::Option {
+                reason: format!(
+                    "{} holds a {name} that is of no run, and a run there would write over it",
+                    root.display()
+                ),
+                hint: "choose another folder with -o".to_owned(),
+            });
+        }
         let result = holds(MODEL) && (holds(SUMMARY) || !holds(EVENTS) || !unfinished);
         if result || (Self::checkpoint(root).exists() && !unfinished) {
             let hint = if result {

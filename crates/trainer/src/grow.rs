@@ -13,7 +13,7 @@ use dendrite_runtime::{Optimization, Session, SessionOptions};
 use dendrites::{DendriteSet, Plan, fragment};
 
 use crate::{
-    accept::paired_test,
+    accept::{Refusal, paired_test},
     batch_norm::{self, Facts},
     checkpoint::{Checkpoint, PhaseSummary, Position},
     dendrite::dendrite_phase,
@@ -28,7 +28,7 @@ use crate::{
     neuron::{Advance, NeuronPhase, Setting, changeable_names, trained_names},
     objective::{Context, Reading},
     options::Options,
-    prepare::{Fixed, prepare, written},
+    prepare::{FEW_VALIDATION_ROWS, Fixed, prepare, written},
     schedule::{Progress, Turn},
     step::Trainer,
     summary::{self, Parity, Scores, Side, Summary},
@@ -176,6 +176,10 @@ impl Controller<'_, '_> {
                 classes: self.fixed.val.classes().map(<[String]>::to_vec),
                 most_frequent: self.fixed.objective.most_frequent(&self.fixed.val)?,
             })?;
+        }
+        let samples = self.fixed.val.len();
+        if samples < FEW_VALIDATION_ROWS {
+            (self.run.observer)(&Event::FewValidationSamples { samples });
         }
         let Facts { nodes, trained, replaced } = self.batch_norm()?;
         if trained > 0 {
@@ -379,7 +383,10 @@ impl Controller<'_, '_> {
         drop(phase);
         let mut verdict = paired_test(&self.fixed.objective.metric, &state.best_score, &score);
         // What is promised holds for the loss as users know it too.
-        verdict.accepted &= self.reported(&score, &self.fixed.val)? <= self.base_loss;
+        let reported_holds = self.reported(&score, &self.fixed.val)? <= self.base_loss;
+        if verdict.accepted && !reported_holds {
+            (verdict.accepted, verdict.refusal) = (false, Some(Refusal::Reported));
+        }
         let summary = PhaseSummary {
             kind: phase_kind(cycle).to_owned(),
             cycle,

@@ -164,6 +164,7 @@ impl Default for Options {
 impl Options {
     /// Whether every number is one that a run can work with.
     pub fn check(&self) -> Result<()> {
+        self.check_train()?;
         let counts = [
             ("epochs", Some(self.epochs)),
             ("pool", Some(self.pool)),
@@ -191,6 +192,22 @@ impl Options {
             return Ok(());
         };
         Err(Error::Option { reason: format!("{name} is {value}"), hint: format!("{name} takes {takes}") })
+    }
+
+    /// `train` selects weights. In a file of options it looks like the place of the training data.
+    fn check_train(&self) -> Result<()> {
+        let data = ["npz", "npy", "csv", "tsv", "parquet", "safetensors"];
+        let extension = std::path::Path::new(&self.train).extension().and_then(|e| e.to_str());
+        if !extension.is_some_and(|e| data.contains(&e)) {
+            return Ok(());
+        }
+        Err(Error::Option {
+            reason: format!("train is '{}', which names data, and train selects weights", self.train),
+            hint:
+                "data are given on the command line, as --train DATA; the key train, like --train-weights, takes all, \
+                   sites, head, dendrites or a pattern of weight names"
+                    .to_owned(),
+        })
     }
 
     /// The batch for `samples` training samples: as asked, else about a hundredth of them within 16 and 128.

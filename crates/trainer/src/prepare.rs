@@ -20,6 +20,8 @@ use crate::{
 
 /// Validation samples below which a paired test says nothing.
 const FEWEST_VALIDATION_ROWS: usize = 10;
+/// Validation samples below which it hardly ever finds a gain that is there.
+pub(crate) const FEW_VALIDATION_ROWS: usize = 50;
 
 /// Everything that stays the same during a run.
 pub(crate) struct Fixed {
@@ -91,12 +93,22 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         None => make_plan(&network, options, base_parameters)?,
     };
     if val.len() < FEWEST_VALIDATION_ROWS {
-        let reason = format!("{} rows are too few to decide by", val.len());
+        let reason = match val.len() {
+            1 => "1 row is too little to decide by".to_owned(),
+            rows => format!("{rows} rows are too few to decide by"),
+        };
         return Err(val.error(reason, "give at least 10 samples to --val; 100 or more decide far better").into());
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
     let origin = Origin::new(run.model.bytes(), run.options, &plan_text, &data)?;
+    if origin.data.first() == origin.data.get(1) {
+        // What learned the samples by heart would be kept, and the promise of a better model would be worth nothing.
+        let reason = "it holds the samples of --train, and decides nothing: what trains on them always gains on them";
+        return Err(val
+            .error(reason, "give --val other samples, such as a tenth of the data taken out of --train")
+            .into());
+    }
     let trained = trained_names(&network, &Growth::default(), options)?;
     batch_norm::check(&network.graph, &trained, options)?;
     let mut changing = trained.clone();
@@ -166,6 +178,17 @@ pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -
     if network.sites.is_empty() {
         let reasons: Vec<String> =
             network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
+        // The elements of weights are told by name in the reasons.
+        let of_type = |name: &str| network.not_sites.iter().any(|n| n.reason.contains(&format!("weights are {name},")));
+        let hint = if of_type("float64") {
+            "convert the model to float32: scikit-learn's exporter takes the type of its example, \
+             to_onnx(model, X.astype(numpy.float32)); PyTorch's that of model.float()"
+        } else if of_type("float16") || of_type("bfloat16") {
+            "grow the float32 model it was made from, model.float() in PyTorch, and convert the result to half precision \
+             again"
+        } else {
+            "`dendrite inspect MODEL --sites` lists every linear node with the reason"
+        };
         return Err(Error::Option {
             reason: if reasons.is_empty() {
                 "the model has no site for dendrites: no Conv, ConvTranspose, Gemm, MatMul or recurrent operator that \
@@ -174,7 +197,7 @@ pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -
             } else {
                 format!("the model has no site for dendrites; {}", reasons.join("; "))
             },
-            hint: "`dendrite inspect MODEL --sites` lists every linear node with the reason".to_owned(),
+            hint: hint.to_owned(),
         });
     }
     let mut sites = select(&network.sites, &options.sites, &options.exclude)?;

@@ -345,14 +345,15 @@ fn without_a_gain_the_result_is_the_input() {
     let x: Vec<f32> = (0..2 * rows).map(|_| rng.random::<f32>()).collect();
     // The model's own outputs: nothing is left to learn.
     let y: Vec<f32> = x.chunks(2).map(|p| 0.1 * p[0] + 0.2 * p[1] + 0.05).collect();
-    let data = || {
+    let data = |rows: usize| {
         let arrays = vec![
-            ("x".to_owned(), Tensor::from_f32(&[rows, 2], &x)),
-            ("target".to_owned(), Tensor::from_f32(&[rows, 1], &y)),
+            ("x".to_owned(), Tensor::from_f32(&[rows, 2], &x[..2 * rows])),
+            ("target".to_owned(), Tensor::from_f32(&[rows, 1], &y[..rows])),
         ];
         DataSet::from_arrays("solved", arrays).unwrap()
     };
-    let problem = Problem { name: "solved", model: linear(1), train: data(), val: data() };
+    // The very samples that train are refused as validation.
+    let problem = Problem { name: "solved", model: linear(1), train: data(rows), val: data(rows - 1) };
     let options = Options { epochs: 5, dendrite_epochs: 2, tries: 1, ..options(Method::Hybrid, Connection::Neuron) };
     let outcome = run(&problem, &options, &folder.path().join("run"));
     assert!(!outcome.improved);

@@ -1,6 +1,9 @@
 //! `dendrite demo`: the main job on a bundled model and bundled data.
 
-use std::{path::PathBuf, sync::atomic::AtomicBool};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
 
 use dendrite_onnx::{Model, file::write_bytes};
 use dendrite_trainer::{
@@ -12,7 +15,7 @@ use dendrites::Connection;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::Machine,
+    growth::{Machine, check_home, shown},
     output::{Output, grouped},
     parity,
     progress::Progress,
@@ -65,11 +68,20 @@ fn arms(base: Options) -> Vec<Arm> {
 }
 
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    check_home(&args.output_folder)?;
     std::fs::create_dir_all(&args.output_folder).map_err(Failure::io(&args.output_folder))?;
-    let path = args.output_folder.join("letters.onnx");
-    write_bytes(&path, MODEL)?;
-    let model = Model::open(&path)?;
-    let (train, val, test) = (place(args, "train.npz", TRAIN)?, place(args, "val.npz", VAL)?, place(args, "test.npz", TEST)?);
+    let bundled = [("letters.onnx", MODEL), ("train.npz", TRAIN), ("val.npz", VAL), ("test.npz", TEST)];
+    let bundled = bundled.map(|(name, bytes)| (args.output_folder.join(name), bytes));
+    if let Some((path, _)) = bundled.iter().find(|(path, bytes)| std::fs::read(path).is_ok_and(|old| old != *bytes)) {
+        let reason = format!("{} is there already and is not the demo's", shown(path));
+        return Err(Failure::new(reason, Some("choose another folder with -o")));
+    }
+    // They lie beside the runs, where the user can look at them and use them again.
+    bundled.iter().try_for_each(|(path, bytes)| write_bytes(path, bytes))?;
+    let [model, train, val, test] = bundled.map(|(path, _)| path);
+    let model = Model::open(&model)?;
+    let open = |path: &Path| DataSet::open(path, &Preprocess::default());
+    let (train, val, test) = (open(&train)?, open(&val)?, open(&test)?);
     out.note(
         "A letter recogniser exported from scikit-learn (UCI letter recognition: 16 features, 26 letters), and 13,000 rows\n\
          to train on. Nothing but the .onnx file and the data is used.\n",
@@ -105,13 +117,6 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         results.push((arm, summary));
     }
     report(&results, args, out)
-}
-
-/// Lay a bundled data set down beside the runs, where the user can look at it and use it again.
-fn place(args: &Args, name: &str, bytes: &[u8]) -> Result<DataSet, Failure> {
-    let path = args.output_folder.join(name);
-    write_bytes(&path, bytes)?;
-    Ok(DataSet::open(&path, &Preprocess::default())?)
 }
 
 fn report(results: &[(Arm, Summary)], args: &Args, out: &Output) -> Result<Outcome, Failure> {

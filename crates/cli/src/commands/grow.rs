@@ -18,7 +18,7 @@ use dendrites::Plan;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::{Configuration, Machine, Placement, Scoring, Training, read_text, shown},
+    growth::{Configuration, Machine, Placement, Scoring, Training, check_home, read_text, shown},
     output::{Output, grouped},
     parity,
     progress::Progress,
@@ -47,11 +47,15 @@ pub(crate) struct Args {
     /// The run folder
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "print_config")]
     output_folder: Option<PathBuf>,
-    /// Go on from the folder's checkpoint
+    /// Go on from the folder's checkpoint; the other arguments have to be those of the interrupted run
     #[arg(long)]
     resume: bool,
     /// A plan as `dendrite plan` prints it, in place of the options that describe one
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["sites", "exclude", "dendrites", "connect", "width", "max_parameters"]
+    )]
     plan: Option<PathBuf>,
     /// Print every option with its value as TOML, and do nothing
     #[arg(long)]
@@ -81,6 +85,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         out.line(text.trim_end())?;
         return Ok(Outcome::Success);
     };
+    check_home(folder)?;
     let about = |failure: Failure| failure.of(path);
     let model = Model::open(path)?;
     let parameters = dendrite_trainer::network::parameters(&model).map_err(|e| about(e.into()))?;
@@ -100,6 +105,9 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     });
     if args.resume && !RunFolder::checkpoint(folder).exists() && !folder.join(SUMMARY).exists() {
         out.note(format_args!("{} holds no run to go on from: it begins anew", shown(folder)));
+    }
+    if args.resume && RunFolder::complete(folder)?.is_some() {
+        out.note(format_args!("the run in {} is already complete: nothing of it is trained again", shown(folder)));
     }
     let mut progress = Progress::new(out, "");
     let session = args.machine.session(&options);
@@ -122,6 +130,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         dendrite_trainer::controls(&mut run, &mut grown)?;
         Ok(grown)
     });
+    progress.end();
     let grown = match grown {
         Err(Error::Interrupted) => {
             out.note(format_args!("interrupted; go on with the same command and --resume ({})", shown(folder)));
@@ -167,7 +176,9 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
     };
     let metric = summary.after.val.headline().map_or("score", |(name, _)| name);
     let (val, test) = (format!("val {metric}"), format!("test {metric}"));
-    let mut rows = vec![row("input", &summary.before), row("result", &summary.after)];
+    let finetuned = grown.improved && summary.kept_dendrites == 0;
+    let result = if finetuned { "result, only fine-tuned" } else { "result" };
+    let mut rows = vec![row("input", &summary.before), row(result, &summary.after)];
     rows.extend(summary.controls.iter().map(|(name, side)| row(&format!("control: {name}"), side)));
     out.table(&["", "parameters", "MACs", &val, &test], &[1, 2, 3, 4], &rows)?;
     let tract = summary.parity.tract.map_or("not run".to_owned(), |t| format!("{t:.1e}"));
@@ -190,6 +201,9 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
         Some("train") => out.note("batch normalisation trained by the statistics of the batch; scores are by the stored ones"),
         Some(_) => out.note("batch normalisation kept its stored statistics (--batch-norm train lets them follow the data)"),
         None => {}
+    }
+    if finetuned {
+        out.note("no dendrites were kept: all of the gain is the fine-tune's");
     }
     if !grown.improved {
         out.note("nothing beat the input model on validation: the result is the input, byte for byte");

@@ -1,6 +1,6 @@
 //! `dendrite insert`: untrained dendrites, for trying where a model runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dendrite_onnx::{Model, Patch, file};
 use dendrite_trainer::{Network, Options, export, prepare::budget, random::initial_growth};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     failure::{Failure, Outcome},
-    growth::Placement,
+    growth::{Placement, check_home, shown},
     output::{Output, grouped},
 };
 
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     output_file: PathBuf,
+    /// Overwrite the file if it is there
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     placement: Placement,
 }
@@ -31,7 +34,25 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     insert(args, out).map_err(|failure| failure.of(&args.model))
 }
 
+/// Refuse to write over the model itself, which may be the only one there is, and over any other file unless that is wanted.
+fn check_output(args: &Args) -> Result<(), Failure> {
+    let output = &args.output_file;
+    check_home(output)?;
+    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if same(&args.model, output) {
+        let reason = format!("{} is the model itself", shown(output));
+        return Err(Failure::new(reason, Some("choose another file with -o: the model stays as it is")));
+    }
+    // What is wrong with a folder is told where it is written.
+    if output.exists() && !output.is_dir() && !args.force {
+        let reason = format!("{} is there already", shown(output));
+        return Err(Failure::new(reason, Some("choose another file with -o, or overwrite it with --force")));
+    }
+    Ok(())
+}
+
 fn insert(args: &Args, out: &Output) -> Result<Outcome, Failure> {
+    check_output(args)?;
     let model = Model::open(&args.model)?;
     let mut options = Options { dendrites: 1, ..Options::default() };
     let base = dendrite_trainer::network::parameters(&model)?;

@@ -96,6 +96,9 @@ fn plan(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         plan.cycles,
         if plan.cycles == 1 { "" } else { "s" }
     ))?;
+    if plan.sites.is_empty() {
+        out.line("# no dendrites are asked for (--dendrites 0): the plan is empty, and `grow --plan` takes none without a site")?;
+    }
     match &memory {
         Ok(memory) => memory.lines().iter().try_for_each(|line| out.line(line))?,
         Err(failure) => out.line(format_args!("# memory of a training step: not told, {}", failure.message()))?,

@@ -45,6 +45,10 @@ fn files() -> Vec<Mistake> {
         given("a .parquet file that was cut off", "train.parquet", cut(fixture("plain.parquet"))),
         given("a .safetensors file that was cut off", "train.safetensors", cut(fixture("half.safetensors"))),
         given("a pickle", "train.pkl", b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94\x8c\x01x\x94K\x01s.".to_vec()),
+        mistake("the folder of a run as data", "grow model.onnx --train run0 --val val.npz -o run")
+            .with("run0/events.jsonl", "{}\n")
+            .with("run0/metrics.csv", "cycle,attempt\n"),
+        mistake("a path that the shell did not expand", "grow model.onnx --train=~/d/train.npz --val val.npz -o run"),
         given("a packed .csv", "train.csv.gz", b"\x1f\x8b\x08\0\0\0\0\0".to_vec()),
         given(
             "an .npz in a Git LFS pointer",
@@ -91,6 +95,9 @@ fn arrays() -> Vec<Mistake> {
         mistake("fractions for the model's int32", GROW)
             .with("model.onnx", edited(embed))
             .with("train.npz", npz(&[("x", floats(&[n], |_| 0.5)), ("target", t())])),
+        val("1 row of validation", &[("x", x(1)), ("target", labels(1))]),
+        mistake("the training data as validation", "grow model.onnx --train train.npz --val ./train.npz -o run"),
+        val("a copy of the training data as validation", &[("x", x(n)), ("target", t())]),
         val("3 rows of validation", &[("x", x(3)), ("target", labels(3))]),
         mistake("test data that do not fit", &format!("{GROW} --test test.npz"))
             .with("test.npz", npz(&[("x", floats(&[9, 5], |_| 0.5)), ("target", labels(9))])),
@@ -160,6 +167,8 @@ fn tables() -> Vec<Mistake> {
         csv("an empty cell", |lines| lines[9] = "0.5,0.25,,1,2".to_owned()),
         csv("a row with a cell too many", |lines| lines[4] = "0,5,0.25,0.5,1,2".to_owned()),
         csv("a row with a cell too few", |lines| lines[12] = "0.5,0.25,1,2".to_owned()),
+        mistake("notes in place of the data", "grow model.onnx --train notes.txt --val val.npz -o run")
+            .with("notes.txt", "features, labels and more\nread me\n"),
         csv("a table without a header", |lines| drop(lines.remove(0))),
         csv("a header and nothing else", |lines| lines.truncate(1)),
         csv("pandas' index as a column more", |lines| {
@@ -242,6 +251,7 @@ fn images() -> Vec<Mistake> {
             " --set 'preprocess.classes=[\"ant\",\"wasp\"]'",
             &and(&[]),
         ),
+        with("classes without brackets", " --set preprocess.classes=ant,bee", &and(&[])),
         with("a file of classes that is not there", " --set preprocess.classes=labels.txt", &and(&[])),
         with(
             "a picture that is damaged",

@@ -145,17 +145,17 @@ fn unfit() -> Vec<Mistake> {
         &[("w", Tensor::new(ElementType::Int8, vec![4, 3], vec![1u8; 12]).unwrap())],
         vec![value("y", ElementType::Float, &[3])],
     );
-    let half = {
+    let of_type = |element_type: ElementType| {
         let mut model = layers();
         let graph = model.graph.as_mut().unwrap();
-        graph.input = vec![value("x", ElementType::Float16, &[4])];
-        graph.output = vec![value("y", ElementType::Float16, &[3])];
+        graph.input = vec![value("x", element_type, &[4])];
+        graph.output = vec![value("y", element_type, &[3])];
         for (name, shape) in [("w1", vec![4, 5]), ("b1", vec![5]), ("w2", vec![5, 3]), ("b2", vec![3])] {
-            let tensor = Tensor::filled(ElementType::Float16, &shape, 0.25).to_proto(name);
+            let tensor = Tensor::filled(element_type, &shape, 0.25).to_proto(name);
             let at = graph.initializer.iter().position(|t| t.name() == name).unwrap();
             graph.initializer[at] = tensor;
         }
-        model
+        model.encode_to_vec()
     };
     vec![
         grown("an operator of a foreign domain", foreign),
@@ -181,6 +181,7 @@ fn unfit() -> Vec<Mistake> {
             .with("val.npz", npz(&[("x", x(20)), ("target", x(20))])),
         grown("a batch that is fixed and cannot be freed", one_batch),
         grown("a quantised model", quantised.encode_to_vec()),
-        grown("a model in half precision", half.encode_to_vec()),
+        grown("a model in half precision", of_type(ElementType::Float16)),
+        grown("a model in double precision", of_type(ElementType::Double)),
     ]
 }

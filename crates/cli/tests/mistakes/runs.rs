@@ -35,6 +35,14 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
             .with("run/events.jsonl", "{}\n"),
         mistake("a folder that holds an interrupted run", GROW)
             .with("run/checkpoints/latest.safetensors", checkpoint.clone()),
+        mistake("a folder that holds a model of no run", "grow model.onnx --train train.npz --val val.npz -o ."),
+        mistake("a folder that holds a plan of no run", GROW).with("run/plan.toml", "cycles = 1\n"),
+        mistake(
+            "a run folder that the shell did not expand",
+            "grow model.onnx --train train.npz --val val.npz -o '~/d/run'",
+        ),
+        mistake("a file that the shell did not expand", "insert model.onnx -o '~/out.onnx'"),
+        mistake("a run in place of its model", "evaluate done --data val.npz").with("done/model.onnx", network()),
         mistake("a file in place of the run folder", GROW).with("run", "notes"),
         mistake("a run folder below a file", "grow model.onnx --train train.npz --val val.npz -o model.onnx/run"),
         resume("going on with another seed", " --seed 1"),
@@ -56,6 +64,9 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
         mistake("insertion into a damaged model", "insert model.onnx -o out.onnx")
             .with("model.onnx", edited(|m| m.graph.as_mut().unwrap().node[2].input[0] = "lost".to_owned())),
         mistake("insertion without an output", "insert model.onnx"),
+        mistake("insertion into the model itself", "insert model.onnx -o ./model.onnx --force"),
+        mistake("insertion over another file", "insert model.onnx -o train.py")
+            .with("train.py", "print('hours of work')\n"),
         mistake("a comparison of models of other inputs", "compare model.onnx other.onnx").with("other.onnx", other),
         mistake("a comparison of models of other widths", "compare model.onnx other.onnx").with("other.onnx", wider()),
         mistake("a comparison with a file that is no model", "compare model.onnx train.npz"),
@@ -74,6 +85,7 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
         mistake("a check of what is not there", "check nowhere.onnx"),
         mistake("a demo below a file", "demo -o model.onnx/demo"),
         mistake("a demo in place of a file", "demo -o model.onnx"),
+        mistake("a demo among data of the user", "demo -o ."),
     ]
 }
 

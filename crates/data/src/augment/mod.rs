@@ -62,7 +62,7 @@ pub enum Flip {
 
 /// An extent along a side of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected whole pixels, or a share of the side below 1")]
 pub enum Extent {
     /// In pixels: a whole number.
     Pixels(usize),

@@ -97,7 +97,11 @@ impl Table {
             csv::ErrorKind::Io(e) => Error::io(self.file.path())(e),
             csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
                 let line = pos.map_or(0, |p| p.line());
-                let reason = format!("line {line} has {len} cells, the header has {expected_len}");
+                let cells = if len == 1 { "cell" } else { "cells" };
+                // What is called otherwise may not have been meant as a table.
+                let named = self.file.path().extension().is_some_and(|e| e == "csv" || e == "tsv");
+                let read_as = if named { "" } else { "read as CSV, " };
+                let reason = format!("{read_as}line {line} has {len} {cells}, the header has {expected_len}");
                 Error::data(self.file.path(), reason, "repair the line; quote cells that hold the delimiter")
             }
             other => Error::data(self.file.path(), format!("damaged table: {other:?}"), HINT),

@@ -154,8 +154,7 @@ fn listed(root: &Path, preprocess: &Preprocess) -> Result<Option<(Vec<String>, S
         }
     };
     let Some(file) = file else { return Ok(None) };
-    let text = fs::read_to_string(&file).map_err(Error::io(&file))?;
-    let names = text.lines().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect();
+    let names = Classes::read(&file)?;
     let name = file.display().to_string();
     Ok(Some((checked(&file, names, &name)?, name)))
 }
