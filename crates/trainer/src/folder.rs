@@ -120,10 +120,12 @@ impl RunFolder {
         }
         let result = holds(MODEL) && (holds(SUMMARY) || !holds(EVENTS) || !unfinished);
         if result || (Self::checkpoint(root).exists() && !unfinished) {
-            let hint = if result {
+            let hint = if Self::checkpoint(root).exists() {
+                "choose another folder with -o, or go on with --resume"
+            } else if holds(SUMMARY) {
                 "the run in it is complete; choose another folder with -o"
             } else {
-                "choose another folder with -o, or go on with --resume"
+                "choose another folder with -o"
             };
             return Err(Error::Option {
                 reason: format!("{} already holds a run", root.display()),

@@ -43,6 +43,10 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
         ),
         mistake("a file that the shell did not expand", "insert model.onnx -o '~/out.onnx'"),
         mistake("a run in place of its model", "evaluate done --data val.npz").with("done/model.onnx", network()),
+        mistake("a folder of a run that was stopped at its end", GROW)
+            .with("run/model.onnx", network())
+            .with("run/events.jsonl", "{}\n")
+            .with("run/checkpoints/latest.safetensors", checkpoint.clone()),
         mistake("a file in place of the run folder", GROW).with("run", "notes"),
         mistake("a run folder below a file", "grow model.onnx --train train.npz --val val.npz -o model.onnx/run"),
         resume("going on with another seed", " --seed 1"),
