@@ -52,6 +52,11 @@ STUDIES = {
     "digits, to the end": Study("mnist8-optdigits", "mnist8", "--lr 1e-4 --dendrites 1"),
     "vowels": Study("japanese-vowels", "jv_cnn4", f"{LAYER} --width 16 --dendrites 1 --lr 0.01"),
     "vowels, without dendrites": Study("japanese-vowels", "jv_cnn4", "--dendrites 0 --lr 0.01"),
+    "vowels, GRU": Study("japanese-vowels", "jv_gru8", f"{LAYER} --width 16 --dendrites 1 --lr 0.01"),
+    "vowels, GRU, at the head alone": Study(
+        "japanese-vowels", "jv_gru8", f"{LAYER} --width 16 --dendrites 1 --lr 0.01 --exclude *GRU*"
+    ),
+    "vowels, GRU, without dendrites": Study("japanese-vowels", "jv_gru8", "--dendrites 0 --lr 0.01"),
 }
 
 
@@ -88,7 +93,7 @@ LARGE = {
     "clipart, without dendrites": clipart(f"--dendrites 0 {TURNED} {CHANGED}"),
 }
 IN_REPOSITORY = {"mnist8-optdigits": "optdigits"}
-MODEL_IN_FOLDER = {"jv_cnn4": "jv_cnn4.onnx"}
+MODEL_IN_FOLDER = {"jv_cnn4": "jv_cnn4.onnx", "jv_gru8": "jv_gru8.onnx"}
 
 
 def session(model):
