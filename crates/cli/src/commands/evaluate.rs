@@ -70,11 +70,11 @@ fn evaluate(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let mut scored = score(&objective)?;
     let target = samples.target_tensor()?;
     if objective.has_choice(&network) {
+        let kind = objective.kind.clone();
         objective.fit_reading(&scored, &target);
-        match objective.reading {
-            Reading::Probabilities => scored = score(&objective)?,
-            // A temperature serves training; the loss is that of the logits as they are.
-            Reading::Logits | Reading::Tempered(_) => {}
+        // A temperature serves training; the loss is that of the logits as they are.
+        if objective.reading == Reading::Probabilities || objective.kind != kind {
+            scored = score(&objective)?;
         }
     }
     let rows = scored.intervals(&objective.basis(&network), &target)?;

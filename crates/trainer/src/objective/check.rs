@@ -230,6 +230,7 @@ mod tests {
             further: false,
             kind: LossKind::Auto,
             reason: None,
+            metric_chosen: false,
         }
     }
 

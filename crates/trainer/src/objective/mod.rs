@@ -17,7 +17,7 @@ use crate::{
     further,
     metric::Metric,
     network::{Link, Network},
-    options::{ClassWeights, LossKind, Options},
+    options::{ClassWeights, LossKind, MetricKind, Options},
 };
 
 /// What every phase of a run works with.
@@ -59,6 +59,8 @@ pub struct Objective {
     pub kind: LossKind,
     /// What of the target decided for it, where anything else could be meant.
     pub reason: Option<&'static str>,
+    /// Whether the user chose the metric.
+    pub metric_chosen: bool,
 }
 
 /// How the cross-entropy of classes reads a prediction. Predicted classes are the same in all.
@@ -134,6 +136,7 @@ impl Objective {
             further: !network.further.is_empty(),
             kind,
             reason,
+            metric_chosen: options.metric != MetricKind::Auto,
         };
         objective.check(&prediction, samples, classes)?;
         objective.check_metric(network, &prediction, classes)?;
@@ -141,13 +144,18 @@ impl Objective {
         Ok(objective)
     }
 
-    /// Whether [`Objective::fit_reading`] has a choice: where nothing is known of a prediction whose classes are trained.
+    /// Whether [`Objective::fit_reading`] has a choice: where nothing is known of a prediction whose classes are trained, or
+    /// that the target alone made logits.
     pub fn has_choice(&self, network: &Network) -> bool {
-        matches!(self.loss, Loss::CrossEntropy { soft: false, .. }) && network.link == Link::Identity
+        let classes = matches!(self.loss, Loss::CrossEntropy { soft: false, .. }) && network.link == Link::Identity;
+        classes || self.reason.is_some()
     }
 
     /// Choose how to read predictions from those of the input model on the training data.
     pub fn fit_reading(&mut self, score: &Score, target: &Tensor) {
+        if self.reason.is_some() {
+            return self.unless_probabilities(score);
+        }
         let Some(labels) = classes(score, target) else { return };
         let width = score.width();
         if are_probabilities(score) {
@@ -161,6 +169,17 @@ impl Objective {
             && loss < BETTER_THAN_GUESSING * (width as f64).ln()
         {
             self.reading = Reading::Tempered(temperature);
+        }
+    }
+
+    /// Predictions that are no logits but probabilities, by operators in which no sigmoid or softmax was found, have to stay
+    /// probabilities: they train by squared errors, unless the user asked for a metric of classes.
+    fn unless_probabilities(&mut self, score: &Score) {
+        if !self.metric_chosen && score.predictions.iter().all(|p| (0.0..=1.0).contains(p)) {
+            self.loss = Loss::Mse;
+            self.kind = LossKind::Mse;
+            self.metric = Metric::Loss;
+            self.reason = Some("every prediction of the input lies between 0 and 1");
         }
     }
 
@@ -331,11 +350,23 @@ mod tests {
             further: false,
             kind: LossKind::CrossEntropy,
             reason: None,
+            metric_chosen: false,
         }
     }
 
     fn score(predictions: &[f32]) -> Score {
         Score { predictions: predictions.to_vec(), shape: vec![2], ..Score::default() }
+    }
+
+    #[test]
+    fn what_is_a_probability_already_stays_one() {
+        let bits = || Objective { loss: Loss::Bce, kind: LossKind::Bce, reason: Some("zeros and ones"), ..objective() };
+        let targets = Tensor::from_f32(&[4], &[0.0, 1.0, 0.0, 1.0]);
+        let (mut logits, mut probabilities) = (bits(), bits());
+        logits.fit_reading(&score(&[-1.0, 0.5, 0.2, 3.0]), &targets);
+        assert!(logits.kind == LossKind::Bce && !logits.metric.is_loss());
+        probabilities.fit_reading(&score(&[0.1, 0.5, 0.2, 0.9]), &targets);
+        assert!(probabilities.kind == LossKind::Mse && probabilities.metric.is_loss());
     }
 
     #[test]
