@@ -361,7 +361,7 @@ def converted(model, path):
 
 
 # How a real model is read, samples a step, the rate, the optimizer. Adam divides gradients by their own size, so that those of
-# clipart that are mere rounding move weights: there PyTorch's float32 is 2e-4 from its own float64 after one step.
+# clipart that are mere rounding move weights: there PyTorch in float32 and in float64 part after one step.
 REAL = {"crepe": (crepe, 16, 1e-4, "adamw"), "clipart": (clipart, 8, 3e-5, "sgd")}
 
 
@@ -436,8 +436,8 @@ def main():
             f"Written by `scripts/pytorch_steps.py --data DATA`: {arguments.steps} steps from the same weights on the same batches, with\n"
             f"`dendrite`'s training step and with PyTorch {torch.__version__.split('+')[0]}; losses of every step, and how far they are apart at most,\n"
             "relative to max(1, loss). Modules are exported by PyTorch; crepe and clipart are real files, converted for PyTorch by\n"
-            "onnx2torch. Float32. AdamW divides gradients by their own size, so that on clipart those that are mere rounding move weights\n"
-            "(after one step PyTorch's float32 is 2e-4 from its own float64, the product 1.4e-4): it is compared under SGD.\n\n" + "\n".join(lines) + "\n"
+            "onnx2torch. Float32. AdamW divides gradients by their own size, so that on clipart those that are mere rounding move weights,\n"
+            "in PyTorch as here: it is compared under SGD.\n\n" + "\n".join(lines) + "\n"
         )
         pathlib.Path(arguments.markdown).write_text(text)
     if failed:

@@ -111,6 +111,7 @@ pub(crate) fn captured(node: &Node, graph: &Graph, found: &mut Vec<(Node, usize,
 }
 
 fn captured_by(sub: &GraphProto, outer: &Graph, found: &mut Vec<(Node, usize, String)>) {
+    // A body that cannot be read is refused, with its reason, where a gradient would pass through it.
     let Ok(body) = Graph::from_body(sub, outer) else { return };
     let inputs: HashSet<ValueId> = body.inputs.iter().copied().collect();
     for (_, node) in body.nodes() {

@@ -69,6 +69,9 @@ pub(crate) struct Phase {
     pub(crate) val_metric: Option<f64>,
     pub(crate) kept: bool,
     pub(crate) t: Option<f64>,
+    /// Whether the budget ended it before it was done; not told where it did not.
+    #[serde(default)]
+    pub(crate) cut: bool,
 }
 
 /// Cycle and attempt: what an event belongs to.

@@ -269,3 +269,11 @@ fn the_statistics_of_batch_normalisation_are_told_where_there_are_any() {
     assert!(told("frozen").contains("<dt>Batch normalisation</dt><dd>stored statistics</dd>"));
     assert!(told("train").contains("<dt>Batch normalisation</dt><dd>statistics of the batch</dd>"));
 }
+
+#[test]
+fn a_phase_that_the_budget_ended_says_so() {
+    let said = "(ended by the budget)";
+    assert!(!page(|_| {}).contains(said));
+    let cut = page_of(|summary| summary["phases"][0]["cut"] = json!(true));
+    assert_eq!(cut.matches(said).count(), 1);
+}

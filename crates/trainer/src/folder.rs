@@ -97,8 +97,9 @@ impl RunFolder {
         })
     }
 
-    /// Whether a run may be written to `root`. Files that are called like those of a run and are of none are not written over. One that holds a result or a checkpoint is refused, unless it is of a run that was `unfinished` and
-    /// may start anew; what a run left that ended before its first checkpoint is overwritten.
+    /// Whether a run may be written to `root`. Files that are called like those of a run and are of none are not written over.
+    /// One that holds a result or a checkpoint is refused, unless it is of a run that was `unfinished` and may start anew; what
+    /// a run left that ended before its first checkpoint is overwritten.
     pub fn check(root: &Path, unfinished: bool) -> Result<()> {
         if root.is_file() {
             return Err(Error::Option {

@@ -1,6 +1,7 @@
 //! What a run works with, everything checked that can be before training: the network, data, objective and plan.
 
 use dendrite_data::{DataSet, Samples};
+use dendrite_onnx::ElementType;
 use dendrites::{Connection, Demand, Plan, sites::select};
 
 use crate::{
@@ -178,12 +179,15 @@ pub fn make_plan(network: &Network, options: &Options, base_parameters: usize) -
     if network.sites.is_empty() {
         let reasons: Vec<String> =
             network.not_sites.iter().take(3).map(|n| format!("'{}' ({}): {}", n.name, n.op, n.reason)).collect();
-        // The elements of weights are told by name in the reasons.
-        let of_type = |name: &str| network.not_sites.iter().any(|n| n.reason.contains(&format!("weights are {name},")));
-        let hint = if of_type("float64") {
+        let graph = &network.graph;
+        let of_type = |wanted: ElementType| {
+            let mut weights = network.not_sites.iter().filter_map(|n| graph.node(n.node).input(1));
+            weights.any(|weight| graph.value(weight).element_type == Some(wanted))
+        };
+        let hint = if of_type(ElementType::Double) {
             "convert the model to float32: scikit-learn's exporter takes the type of its example, \
              to_onnx(model, X.astype(numpy.float32)); PyTorch's that of model.float()"
-        } else if of_type("float16") || of_type("bfloat16") {
+        } else if of_type(ElementType::Float16) || of_type(ElementType::Bfloat16) {
             "grow the float32 model it was made from, model.float() in PyTorch, and convert the result to half precision \
              again"
         } else {

@@ -1,8 +1,11 @@
 //! A run whose time is used up ends, and says what it ended.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::{sync::atomic::AtomicBool, time::Duration};
 
+use common::pairs;
 use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, Tensor};
 use dendrite_runtime::SessionOptions;
 use dendrite_trainer::{DataSet, Event, Options, Run, grow, grow::Outcome, options::Time};
@@ -26,13 +29,7 @@ fn model() -> Model {
 }
 
 fn data(rows: usize, seed: u64) -> DataSet {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let points: Vec<[f32; 2]> = (0..rows).map(|_| [0, 1].map(|_| 2.0 * rng.random::<f32>() - 1.0)).collect();
-    let arrays = vec![
-        ("x".to_owned(), Tensor::from_f32(&[rows, 2], &points.concat())),
-        ("target".to_owned(), Tensor::from_f32(&[rows], &points.iter().map(|[a, b]| a - 2.0 * b).collect::<Vec<_>>())),
-    ];
-    DataSet::from_arrays("rows", arrays).unwrap()
+    pairs(rows, seed, |[a, b]| a - 2.0 * b)
 }
 
 /// Run under a budget; the outcome and (kind, epochs) of what the budget ended.

@@ -2,8 +2,11 @@
 //! keeps its functions and calls.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::sync::atomic::AtomicBool;
 
+use common::pairs;
 use dendrite_onnx::{
     Attributes, Dim, ElementType, Graph, Model, Shape, Tensor,
     proto::{FunctionProto, NodeProto, OperatorSetIdProto},
@@ -71,13 +74,7 @@ fn model() -> Model {
 }
 
 fn data(rows: usize, seed: u64) -> DataSet {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let points: Vec<[f32; 2]> = (0..rows).map(|_| [0, 1].map(|_| 2.0 * rng.random::<f32>() - 1.0)).collect();
-    let arrays = vec![
-        ("x".to_owned(), Tensor::from_f32(&[rows, 2], &points.concat())),
-        ("target".to_owned(), Tensor::from_f32(&[rows], &points.iter().map(|[a, b]| a * b).collect::<Vec<_>>())),
-    ];
-    DataSet::from_arrays("rows", arrays).unwrap()
+    pairs(rows, seed, |[a, b]| a * b)
 }
 
 #[test]

@@ -179,8 +179,8 @@ impl NotASite {
     }
 }
 
-/// Every site of a graph in topological order of its first application, and every other linear or recurrent node with the reason why it is none.
-/// Element types and shapes must be recorded on the values.
+/// Every site of a graph in topological order of its first application, and every other linear or recurrent node with the
+/// reason why it is none. Element types and shapes must be recorded on the values.
 pub fn find_sites(graph: &Graph) -> Result<(Vec<Site>, Vec<NotASite>)> {
     let active = reachable(graph, &graph.inputs);
     let uses = graph.uses();

@@ -58,11 +58,12 @@ pub(super) fn phases(run: &Run, line: &Timeline) -> Markup {
 }
 
 fn title(phase: &Phase) -> String {
-    match phase.kind.as_str() {
+    let title = match phase.kind.as_str() {
         "finetune" | "neuron" => turn(phase.turn),
         "dendrite" => format!("{}, dendrites", turn(phase.turn)),
         other => format!("{}, {}", turn(phase.turn), name(other)),
-    }
+    };
+    if phase.cut { format!("{title} (ended by the budget)") } else { title }
 }
 
 fn shown<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
