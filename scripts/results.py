@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure what `dendrite grow` reaches, over seeds, with every exported model scored by the stock Python onnxruntime.
 
-    python3 scripts/results.py [--binary target/release/dendrite] [--data FOLDER] [--seeds 5] [--only NAME] [--large] [--markdown docs/results.md]
+    python3 scripts/results.py [--binary target/release/dendrite] [--data FOLDER] [--seeds 5] [--only NAME] [--skip NAME] [--large] [--markdown docs/results.md]
 
 Needs numpy and onnxruntime. Without --data the models and data in this repository serve. With it, FOLDER holds one folder
 for each data set (letters, mnist8-optdigits, japanese-vowels), each with its model and train, val and test .npz; a
@@ -171,6 +171,7 @@ def main():
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", help="studies whose names contain this")
+    parser.add_argument("--skip", help="not those whose names contain this")
     parser.add_argument("--large", action="store_true", help="the studies of larger models")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--markdown", help="write the table there too")
@@ -179,7 +180,7 @@ def main():
         parser.error("--large needs --data: its data are not in this repository")
     rows = []
     for name, study in (LARGE if arguments.large else STUDIES).items():
-        if arguments.only and arguments.only not in name:
+        if (arguments.only and arguments.only not in name) or (arguments.skip and arguments.skip in name):
             continue
         path, folder = places(arguments, study)
         score = SCORES[study.score]
