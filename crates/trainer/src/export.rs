@@ -7,7 +7,7 @@ use dendrites::{DendriteSet, Site, insert::insert_into_patch};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    axes,
+    axes::{self, SampleAxis},
     error::{Error, Result},
     feed,
     network::{Batching, Growth, Network},
@@ -124,7 +124,10 @@ pub fn run_file(
         let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let outputs = session.run(&feeds)?;
         let found = outputs.iter().find(|(name, _)| name == output).map(|(_, tensor)| tensor);
-        let found = found.map(|tensor| axes::out_of_file(tensor, network.output_axis)).transpose()?;
+        let found = match network.output_samples {
+            SampleAxis::At(axis) => found.map(|tensor| axes::out_of_file(tensor, axis)).transpose()?,
+            SampleAxis::Missing => found.cloned(),
+        };
         values.extend(found.and_then(|tensor| tensor.to_f32()).ok_or_else(|| Error::Option {
             reason: format!("the exported model has no float output '{output}'"),
             hint: "report this".to_owned(),
@@ -161,20 +164,20 @@ fn model_rows(network: &Network, samples: &Samples, indices: &[usize]) -> Result
 }
 
 /// The largest relative difference, |a - b| / max(1, max |b|), between a file's output and what the evaluation session
-/// predicted for the same samples.
+/// predicted for the same samples, each of `shape`.
 pub fn parity(
     file: &mut Session,
     network: &Network,
     samples: &Samples,
     predictions: &[f32],
-    width: usize,
+    shape: &[usize],
 ) -> Result<f64> {
     let (rows, values) = run_file(file, network, samples, &network.output)?;
-    let width = width.max(1);
+    let width = shape.iter().product::<usize>().max(1);
     // Elements of an output are those of a prediction; rows that only fill a fixed batch are left out.
     let real = samples.len().min(rows);
     let expected: Vec<f32> =
-        predictions.chunks_exact(width).take(real).flat_map(|row| network.link.apply(row)).collect();
+        predictions.chunks_exact(width).take(real).flat_map(|row| network.link.apply(row, shape)).collect();
     let values = if values.len() == rows * width { &values[..real * width] } else { &values[..] };
     Ok(relative_difference(values, &expected))
 }

@@ -173,6 +173,7 @@ impl Controller<'_, '_> {
                 val_metric: base.metric,
                 loss: self.fixed.objective.kind.to_string(),
                 loss_reason: self.fixed.objective.reason,
+                class_axis: self.fixed.objective.other_class_axis(&self.fixed.whole),
                 classes: self.fixed.val.classes().map(<[String]>::to_vec),
                 most_frequent: self.fixed.objective.most_frequent(&self.fixed.val)?,
             })?;
@@ -441,12 +442,12 @@ impl Controller<'_, '_> {
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score_unless(&self.fixed.val, self.run.interrupt)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
-        let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, after.width())?;
+        let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, &after.shape)?;
         drop(exported);
         // More than the usual is mostly not a difference of the graphs: some models magnify the last digits of their kernels.
         let (ort_unoptimised, input_optimised) = if ort > summary::TOLERANCE {
             let mut plain = self.unoptimised(Some(&path))?;
-            let ort = export::parity(&mut plain, network, &self.fixed.whole_val, &after.predictions, after.width())?;
+            let ort = export::parity(&mut plain, network, &self.fixed.whole_val, &after.predictions, &after.shape)?;
             (Some(ort), Some(self.input_optimised()?))
         } else {
             (None, None)
@@ -521,9 +522,9 @@ impl Controller<'_, '_> {
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.
     fn prove_dynamic_copy(&self, score: &Score) -> Result<()> {
         let Some(size) = self.fixed.whole.fixed_batch else { return Ok(()) };
-        let (predictions, width) = (&score.predictions, score.width());
+        let (predictions, shape) = (&score.predictions, &score.shape);
         let from_copy = |mut original: Session| {
-            export::parity(&mut original, &self.fixed.whole, &self.fixed.whole_val, predictions, width)
+            export::parity(&mut original, &self.fixed.whole, &self.fixed.whole_val, predictions, shape)
         };
         let mut difference = from_copy(self.session(self.run.model.path(), &self.run.session)?)?;
         if difference > summary::TOLERANCE {

@@ -73,7 +73,8 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     }
     let objective = Objective::choose(&network, &train, options)?;
     // The training data decide which loss it is, all have to fit it.
-    let same = Options { loss: objective.kind.clone(), ..options.clone() };
+    let class_axis = Some(network.output_samples.of_file(objective.class_axis) as i64);
+    let same = Options { loss: objective.kind.clone(), class_axis, ..options.clone() };
     Objective::choose(&network, &val, &same)?;
     if let Some(test) = &test {
         Objective::choose(&network, test, &same)?;
@@ -120,6 +121,9 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     if resolved.micro_batch.is_none() && frozen.is_none() && !trained.is_empty() {
         let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
         resolved.micro_batch = memory::trained_at_once(&network, &growth, &train, options)?;
+    }
+    if let Some(axis) = objective.other_class_axis(&network) {
+        resolved.class_axis = Some(axis as i64);
     }
     let options = &resolved;
     if !trained.is_empty() {

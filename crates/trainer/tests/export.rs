@@ -123,8 +123,8 @@ fn the_exported_file_is_the_trained_network() {
                 assert_eq!(outputs[0].1.shape()[0], ROWS, "{name}: the batch is free");
                 let file = export::patch(&model, &network, &growth, None).unwrap().apply(&model).unwrap();
                 let mut session = Session::from_bytes(&file, &options).unwrap();
-                let width = predictions.len() / ROWS;
-                let off = export::parity(&mut session, &network, &samples, &predictions, width).unwrap();
+                let shape = &outputs[0].1.shape()[1..];
+                let off = export::parity(&mut session, &network, &samples, &predictions, shape).unwrap();
                 println!("{name}: {count} {connection:?}, {optimization:?}: {off:e}");
                 assert!(off <= 1e-6, "{name}: {count} {connection:?}, {optimization:?}: {off:e}");
 

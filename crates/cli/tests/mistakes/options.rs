@@ -62,6 +62,8 @@ fn values() -> Vec<Mistake> {
         grown("samples of an input that is not there", "--batch-axis z=1"),
         grown("samples on an axis that is not there", "--batch-axis x=2"),
         grown("samples on an axis that is no number", "--batch-axis x=last"),
+        grown("classes on an axis that is not there", "--class-axis 2"),
+        grown("classes on the axis of samples", "--class-axis=-2"),
         grown("no thread", "--threads 0"),
         grown("a seed below 0", "--seed -1"),
         grown("a width of 0", "--width 0"),
