@@ -123,6 +123,8 @@ pub struct Graph {
     inlined: HashMap<NodeId, String>,
     /// Constants that a function held.
     of_functions: HashSet<ValueId>,
+    /// Nodes that can only stand in a function.
+    foreign: HashSet<NodeId>,
 }
 
 impl Graph {
@@ -503,8 +505,17 @@ impl Graph {
         self.of_functions.contains(&id)
     }
 
-    pub(crate) fn mark_inlined(&mut self, id: NodeId, function: &str) {
+    /// Whether a node stands in a function and can stand nowhere else in the user's file, since its functions are of another
+    /// opset than the model.
+    pub fn is_foreign(&self, id: NodeId) -> bool {
+        self.foreign.contains(&id)
+    }
+
+    pub(crate) fn mark_inlined(&mut self, id: NodeId, function: &str, foreign: bool) {
         self.inlined.insert(id, function.to_owned());
+        if foreign {
+            self.foreign.insert(id);
+        }
     }
 
     pub(crate) fn mark_of_function(&mut self, id: ValueId) {
@@ -626,26 +637,9 @@ impl Graph {
         for (_, node) in self.nodes() {
             used.extend(self.reads(node));
         }
-        let names = |ids: &[Option<ValueId>]| -> Vec<String> {
-            ids.iter().map(|v| v.map(|v| self.name_of(v).to_owned()).unwrap_or_default()).collect()
-        };
         Ok(GraphProto {
             name: Some(if self.name.is_empty() { "graph".to_owned() } else { self.name.clone() }),
-            node: order
-                .into_iter()
-                .map(|id| {
-                    let node = self.node(id);
-                    NodeProto {
-                        name: Some(node.name.clone()),
-                        domain: (!node.domain.is_empty()).then(|| node.domain.clone()),
-                        op_type: Some(node.op.clone()),
-                        input: names(&node.inputs),
-                        output: names(&node.outputs),
-                        attribute: node.attributes.as_slice().to_vec(),
-                        ..Default::default()
-                    }
-                })
-                .collect(),
+            node: order.into_iter().map(|id| self.node_proto(id)).collect(),
             initializer: self
                 .values()
                 .filter(|(id, _)| used.contains(id))
@@ -653,6 +647,35 @@ impl Graph {
                 .collect(),
             input: self.inputs.iter().map(|v| self.info(*v)).collect(),
             output: self.outputs.iter().map(|v| self.info(*v)).collect(),
+            ..Default::default()
+        })
+    }
+
+    /// A node as a file has it.
+    pub(crate) fn node_proto(&self, id: NodeId) -> NodeProto {
+        let node = self.node(id);
+        let names = |ids: &[Option<ValueId>]| -> Vec<String> {
+            ids.iter().map(|v| v.map(|v| self.name_of(v).to_owned()).unwrap_or_default()).collect()
+        };
+        NodeProto {
+            name: Some(node.name.clone()),
+            domain: (!node.domain.is_empty()).then(|| node.domain.clone()),
+            op_type: Some(node.op.clone()),
+            input: names(&node.inputs),
+            output: names(&node.outputs),
+            attribute: node.attributes.as_slice().to_vec(),
+            ..Default::default()
+        }
+    }
+
+    /// A constant as a `Constant` node.
+    pub(crate) fn constant_proto(&self, id: ValueId) -> Option<NodeProto> {
+        let name = self.name_of(id).to_owned();
+        Some(NodeProto {
+            name: Some(name.clone()),
+            op_type: Some("Constant".to_owned()),
+            output: vec![name],
+            attribute: Attributes::new().with("value", self.constant(id)?.clone()).as_slice().to_vec(),
             ..Default::default()
         })
     }

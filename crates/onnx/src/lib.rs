@@ -16,7 +16,7 @@ pub mod diff;
 pub mod error;
 pub mod external;
 pub mod file;
-mod functions;
+pub mod functions;
 pub mod graph;
 mod map;
 pub mod model;

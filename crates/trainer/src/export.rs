@@ -1,7 +1,9 @@
 //! The result as a file: the user's model, edited.
 
+use std::{borrow::Cow, collections::HashSet, path::Path};
+
 use dendrite_data::Samples;
-use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
+use dendrite_onnx::{Model, Patch, Tensor, file, functions::inlined, proto::GraphProto};
 use dendrite_runtime::Session;
 use dendrites::{DendriteSet, Site, insert::insert_into_patch};
 use serde::{Deserialize, Serialize};
@@ -59,8 +61,60 @@ pub fn is_own_metadata(key: &str) -> bool {
     key.strip_prefix(METADATA).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// The patch that turns the user's file into the grown model.
-pub fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<&Lineage>) -> Result<Patch> {
+/// How the user's file becomes another.
+#[derive(Debug, Clone)]
+pub struct Edit<'a> {
+    /// The user's file; where dendrites stand in functions, with these in the place of their calls.
+    pub base: Cow<'a, Model>,
+    /// What changes in it.
+    pub patch: Patch,
+}
+
+impl<'a> Edit<'a> {
+    /// The file as it is.
+    pub fn none(model: &'a Model) -> Self {
+        Edit { base: Cow::Borrowed(model), patch: Patch::new() }
+    }
+
+    /// Write the edited model and its data files.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(file::write(&self.base, &self.patch, path)?)
+    }
+
+    /// The bytes of the edited model file.
+    pub fn apply(&self) -> Result<Vec<u8>> {
+        Ok(self.patch.apply(&self.base)?)
+    }
+}
+
+/// The edit that turns the user's file into the grown model.
+pub fn edit<'a>(model: &'a Model, network: &Network, growth: &Growth, lineage: Option<&Lineage>) -> Result<Edit<'a>> {
+    let sites: Vec<&str> = growth.sets.iter().map(|set| set.site.as_str()).collect();
+    let base = base(model, network, &sites)?;
+    let patch = patch(&base, network, growth, lineage)?;
+    Ok(Edit { base, patch })
+}
+
+/// The file into which dendrites at `sites` can be put.
+pub(crate) fn base<'a>(model: &'a Model, network: &Network, sites: &[&str]) -> Result<Cow<'a, Model>> {
+    let applications = sites.iter().filter_map(|site| network.site(site)).flat_map(|site| &site.applications);
+    let mut in_functions =
+        applications.filter(|application| network.graph.function_of(application.node).is_some()).peekable();
+    if in_functions.peek().is_none() {
+        return Ok(Cow::Borrowed(model));
+    }
+    let base = inlined(model)?;
+    let outputs: HashSet<&String> = base.graph().node.iter().flat_map(|node| &node.output).collect();
+    match in_functions.find(|application| !outputs.contains(&application.name)) {
+        None => Ok(base),
+        Some(application) => Err(Error::Option {
+            reason: format!("the function around '{}' cannot be put in the place of its call", application.name),
+            hint: "inline the model's functions first (onnx.inliner.inline_local_functions)".to_owned(),
+        }),
+    }
+}
+
+fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<&Lineage>) -> Result<Patch> {
     let mut patch = Patch::new();
     let own: Vec<String> = growth
         .sets

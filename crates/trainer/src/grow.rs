@@ -8,7 +8,7 @@ use std::{
 };
 
 use dendrite_data::{DataSet, Samples};
-use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_macs};
+use dendrite_onnx::{Model, Tensor, ops::cost::model_macs};
 use dendrite_runtime::{Optimization, Session, SessionOptions};
 use dendrites::{DendriteSet, Plan, fragment};
 
@@ -435,10 +435,12 @@ impl Controller<'_, '_> {
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
             Lineage { method: options.method.name(), seed: options.seed, parent: &parent, sets: &state.best.sets };
-        let patch =
-            if improved { export::patch(self.run.model, network, &state.best, Some(&lineage))? } else { Patch::new() };
+        let edit = match improved {
+            true => export::edit(self.run.model, network, &state.best, Some(&lineage))?,
+            false => export::Edit::none(self.run.model),
+        };
         let path = self.folder.root().join(folder::MODEL);
-        file::write(self.run.model, &patch, &path)?;
+        edit.write(&path)?;
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score_unless(&self.fixed.val, self.run.interrupt)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;

@@ -7,6 +7,7 @@ use dendrites::{Connection, Demand, Plan, sites::select};
 use crate::{
     batch_norm, drawn,
     error::{Error, Result},
+    export,
     frozen::{self, Frozen},
     further,
     grow::Run,
@@ -116,6 +117,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let mut changing = trained.clone();
     changing.extend(batch_norm::changing(&network.graph, &changing, options)?);
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
+    export::base(run.model, &network, &sites)?;
     let (frozen, behind) = Frozen::split(&network, &changing, &sites, &data, options)?.unzip();
     // Behind a frozen part little is left to hold.
     if resolved.micro_batch.is_none() && frozen.is_none() && !trained.is_empty() {
