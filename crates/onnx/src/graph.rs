@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
     attributes::Attributes,
+    bodies::Place,
     error::{Error, Result},
     model::Model,
     proto::{
@@ -125,6 +126,8 @@ pub struct Graph {
     of_functions: HashSet<ValueId>,
     /// Nodes that can only stand in a function.
     foreign: HashSet<NodeId>,
+    /// Constants that a sub-graph held, and where.
+    places: HashMap<ValueId, Place>,
 }
 
 impl Graph {
@@ -145,6 +148,7 @@ impl Graph {
             graph.opsets.insert(standard_domain(opset.domain()).to_owned(), opset.version());
         }
         graph.read(source, &|tensor| model.tensor(tensor))?;
+        graph.embed_external(model)?;
         Ok(graph)
     }
 
@@ -511,6 +515,15 @@ impl Graph {
         self.foreign.contains(&id)
     }
 
+    /// Where a constant lies in the user's file that a sub-graph holds there ([`Graph::hoist`]).
+    pub fn place_of(&self, id: ValueId) -> Option<&Place> {
+        self.places.get(&id)
+    }
+
+    pub(crate) fn remember_place(&mut self, id: ValueId, place: Place) {
+        self.places.insert(id, place);
+    }
+
     pub(crate) fn mark_inlined(&mut self, id: NodeId, function: &str, foreign: bool) {
         self.inlined.insert(id, function.to_owned());
         if foreign {
@@ -731,7 +744,11 @@ pub fn constant_node_tensor(node: &NodeProto, model: &Model) -> Result<Option<Te
     constant_tensor(node, &|tensor| model.tensor(tensor))
 }
 
-fn constant_tensor(node: &NodeProto, resolve: &dyn Fn(&TensorProto) -> Result<Tensor>) -> Result<Option<Tensor>> {
+/// What a `Constant` node holds, its tensor read by `resolve`; `None` for a sparse tensor.
+pub(crate) fn constant_tensor(
+    node: &NodeProto,
+    resolve: &dyn Fn(&TensorProto) -> Result<Tensor>,
+) -> Result<Option<Tensor>> {
     let Some(attribute) = node.attribute.first() else { return Ok(None) };
     Ok(match attribute.name() {
         "value" => attribute.t.as_ref().map(resolve).transpose()?,

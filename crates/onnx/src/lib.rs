@@ -11,6 +11,7 @@
 
 pub mod attributes;
 pub mod batch;
+pub mod bodies;
 pub mod check;
 pub mod diff;
 pub mod error;

@@ -3,7 +3,7 @@
 use dendrite_data::DataSet;
 use dendrite_onnx::{Dim, Graph, Model, ValueId, WORKING_OPSET, ops::cost::model_parameters, upgrade::upgrade};
 use dendrite_runtime::infer_shapes;
-use dendrites::find_sites;
+use dendrites::{find_sites, hoist};
 
 use crate::{
     axes::{self, SampleAxis},
@@ -45,6 +45,7 @@ impl Network {
 fn prepare(model: &Model, options: &Options, batching: Batching) -> Result<Network> {
     model.support()?;
     let mut graph = Graph::from_model(model)?;
+    hoist(&mut graph)?;
     let quantised = quantised::first(&graph);
     // What stands in the way of a quantised model is mostly that.
     let explained = |e: Error| match &quantised {

@@ -125,11 +125,14 @@ fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<&Lin
         .collect();
     let source = model.proto().graph.as_ref();
     for (name, tensor) in growth.weights.iter().filter(|(name, _)| !own.contains(name)) {
-        let unchanged = network.graph.find(name).and_then(|id| network.graph.constant(id)) == Some(tensor);
+        let id = network.graph.find(name);
+        let unchanged = id.and_then(|id| network.graph.constant(id)) == Some(tensor);
         if unchanged {
             continue;
         }
-        if source.is_some_and(|g| is_initializer(g, name)) {
+        if let Some(place) = id.and_then(|id| network.graph.place_of(id)) {
+            patch.replace_in_body(place, tensor.clone());
+        } else if source.is_some_and(|g| is_initializer(g, name)) {
             patch.replace_initializer(name, tensor.clone());
         } else {
             patch.replace_constant(name, tensor.clone());
