@@ -129,7 +129,7 @@ fn a_model_with_time_first_learns_what_one_with_samples_first_does() {
 fn tagged(rows: usize) -> Vec<(&'static str, Values)> {
     let [x, _] = sequences(rows);
     let at = |i: usize| noise(i + rows);
-    let class = move |i: usize| if i % 7 == 0 { -100 } else { i64::from(at(i * 3) * at(i * 3 + 1) > 0.0) };
+    let class = move |i: usize| if i.is_multiple_of(7) { -100 } else { i64::from(at(i * 3) * at(i * 3 + 1) > 0.0) };
     vec![x, ("target", integers(&[rows, STEPS], class))]
 }
 

@@ -417,7 +417,7 @@ fn what_has_not_changed_returns_byte_for_byte() {
     for proto in [scanned(), looped(), branched()] {
         let model = opened(&proto);
         let network = Network::prepare(&model, None).unwrap();
-        let file = |growth: &Growth| export::patch(&model, &network, growth, None).unwrap().apply(&model).unwrap();
+        let file = |growth: &Growth| export::edit(&model, &network, growth, None).unwrap().apply().unwrap();
         assert_eq!(file(&Growth::default()), model.bytes().to_vec());
         let mut same = Growth::default();
         for id in trainable::weights(&network.graph) {

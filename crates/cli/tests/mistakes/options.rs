@@ -64,6 +64,8 @@ fn values() -> Vec<Mistake> {
         grown("samples on an axis that is no number", "--batch-axis x=last"),
         grown("classes on an axis that is not there", "--class-axis 2"),
         grown("classes on the axis of samples", "--class-axis=-2"),
+        grown("sequences for a model of one class a row", "--loss ctc"),
+        grown("errors of sequences where there are none", "--metric cer"),
         grown("no thread", "--threads 0"),
         grown("a seed below 0", "--seed -1"),
         grown("a width of 0", "--width 0"),

@@ -174,7 +174,13 @@ pub(super) fn sequences(prediction: &Shape, axis: usize, samples: &Samples, opti
     let Some(field) = samples.target() else { return Ok(Sequences { blank: 0, padding: PADDING }) };
     let shape = [&[samples.len()], field.row_shape.as_slice()].concat();
     if prediction.rank() != 3 || shape.len() != 2 || field.element_type != ElementType::Int64 {
-        return Err(misshapen(samples, &shape, prediction));
+        let kind = if field.element_type == ElementType::Int64 { "integers" } else { "floats" };
+        let reason = format!(
+            "the target holds {kind} of shape {shape:?}, the model's output is {prediction}; ctc takes integers [rows, length] for \
+             scores [rows, steps, classes]"
+        );
+        let hint = "save the classes of each row in order and fill up with -1; --output names another output";
+        return Err(samples.error(reason, hint).into());
     }
     let size = |axis: usize| prediction.0.get(axis).and_then(Dim::known);
     let (count, steps) = (size(axis), size(3 - axis));
