@@ -19,6 +19,7 @@
 
 pub mod accumulation;
 mod control;
+mod ctc;
 mod engine;
 pub mod error;
 pub mod expr;

@@ -7,6 +7,7 @@ use dendrite_onnx::{
 };
 
 use crate::{
+    ctc,
     error::{Error, Result},
     expr::{Builder, V},
 };
@@ -17,8 +18,10 @@ pub(crate) const TINY: f64 = 1e-12;
 /// What is minimised.
 #[derive(Debug, Clone)]
 pub enum Loss {
-    /// Cross-entropy of logits `[N, C]` or `[N, C, d..]` over axis 1.
+    /// Cross-entropy of logits over their classes: `[N, C]`, `[N, C, d..]` or, with the classes last, `[N, d.., C]`.
     CrossEntropy {
+        /// The axis of the classes, from 1.
+        axis: usize,
         /// Targets are probabilities of the prediction's shape; else class numbers in 0..C, int64 `[N]` or `[N, d..]`.
         soft: bool,
         /// The class number that marks positions without a target: they count nowhere. Not for soft targets.
@@ -27,6 +30,16 @@ pub enum Loss {
         class_weights: Option<Vec<f32>>,
         /// The share of each target that is spread evenly over all classes (label smoothing), 0 for none.
         smoothing: f64,
+    },
+    /// Connectionist temporal classification of logits `[N, T, C]` or `[N, C, T]`: which classes a sequence of steps spells,
+    /// whichever steps each takes. Targets are class numbers, int64 `[N, L]`; the loss of a sample is divided by their count.
+    Ctc {
+        /// The axis of the classes, 1 or 2; the other one counts steps.
+        axis: usize,
+        /// The class that stands for none.
+        blank: i64,
+        /// The number behind the last class of a shorter sequence.
+        padding: i64,
     },
     /// Binary cross-entropy of logits; targets are probabilities of the prediction's shape.
     Bce,
@@ -47,14 +60,14 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// Cross-entropy with class numbers, each position counting alike.
+    /// Cross-entropy with class numbers, the classes on axis 1, each position counting alike.
     pub fn classes() -> Self {
-        Loss::CrossEntropy { soft: false, ignore: None, class_weights: None, smoothing: 0.0 }
+        Loss::CrossEntropy { axis: 1, soft: false, ignore: None, class_weights: None, smoothing: 0.0 }
     }
 
-    /// Cross-entropy with soft targets.
+    /// Cross-entropy with soft targets, the classes on axis 1.
     pub fn soft_classes() -> Self {
-        Loss::CrossEntropy { soft: true, ignore: None, class_weights: None, smoothing: 0.0 }
+        Loss::CrossEntropy { axis: 1, soft: true, ignore: None, class_weights: None, smoothing: 0.0 }
     }
 }
 
@@ -110,18 +123,30 @@ pub fn attach_named(
             "choose the output of scores or probabilities instead of the chosen class",
         ));
     }
-    if matches!(loss, Loss::CrossEntropy { .. }) && shape.rank() < 2 {
+    if let Loss::CrossEntropy { axis, .. } = loss
+        && !(1..shape.rank()).contains(axis)
+    {
+        let which = if *axis == 1 { String::new() } else { format!(" {axis}") };
         return Err(Error::invalid(
-            format!("prediction '{name}' of shape {shape} has no axis of classes"),
+            format!("prediction '{name}' of shape {shape} has no axis{which} of classes"),
             "choose the output of logits, or binary cross-entropy",
+        ));
+    }
+    if let Loss::Ctc { axis, .. } = loss
+        && !(shape.rank() == 3 && (1..3).contains(axis))
+    {
+        return Err(Error::invalid(
+            format!("prediction '{name}' of shape {shape} is no sequence of scores of classes"),
+            "choose an output of samples, steps and classes",
         ));
     }
     let rows = Shape(vec![shape.0[0].clone()]);
     let (target_type, target_shape) = match loss {
-        Loss::CrossEntropy { soft: false, .. } => {
-            let dims = shape.0.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, d)| d.clone());
+        Loss::CrossEntropy { axis: classes, soft: false, .. } => {
+            let dims = shape.0.iter().enumerate().filter(|(axis, _)| axis != classes).map(|(_, d)| d.clone());
             (ElementType::Int64, Shape(dims.collect()))
         }
+        Loss::Ctc { .. } => (ElementType::Int64, Shape(vec![shape.0[0].clone(), Dim::Unknown])),
         Loss::Graph(model) => graph_target(model, &shape)?,
         _ => (ElementType::Float, shape.clone()),
     };
@@ -134,7 +159,11 @@ pub fn attach_named(
     Builder::scope(graph, "loss", |b| {
         let (p, t, w) = (b.value(prediction).cast(ElementType::Float), b.value(target), b.value(weight));
         let elements = match loss {
-            Loss::CrossEntropy { soft, smoothing, .. } => cross_entropy(p, t, *soft, *smoothing, &shape),
+            Loss::CrossEntropy { axis, soft, smoothing, .. } => cross_entropy(p, t, *axis, *soft, *smoothing, &shape),
+            Loss::Ctc { axis, blank, padding } => {
+                let p = if *axis == 1 { p.transpose(&[0, 2, 1]) } else { p };
+                ctc::loss(p, t, *blank, *padding)?
+            }
             Loss::Bce => p.unary("Softplus") - p * t,
             Loss::Mse => squared(p - t),
             Loss::L1 => (p - t).abs(),
@@ -223,22 +252,22 @@ fn huber(r: V<'_>, delta: f64) -> V<'_> {
     cut * (r - cut * 0.5)
 }
 
-/// `[N, C, d..]` and targets to `[N, d..]`.
-fn cross_entropy<'b>(p: V<'b>, t: V<'b>, soft: bool, smoothing: f64, shape: &Shape) -> V<'b> {
+/// Logits with their classes on `axis`, and targets, to a loss for each position: `[N, d..]`.
+fn cross_entropy<'b>(p: V<'b>, t: V<'b>, axis: usize, soft: bool, smoothing: f64, shape: &Shape) -> V<'b> {
     let b = p.builder();
-    let axis = || Attributes::new().with("axis", 1i64);
-    let log_p = b.node("LogSoftmax", &[p], axis(), ElementType::Float, Some(shape.clone()));
+    let over_classes = || Attributes::new().with("axis", axis as i64);
+    let log_p = b.node("LogSoftmax", &[p], over_classes(), ElementType::Float, Some(shape.clone()));
     let expected = if soft {
         t
     } else {
         let off_on = b.floats(ElementType::Float, &[2], &[0.0, 1.0]);
-        b.node("OneHot", &[t, p.dim(1), off_on], axis(), ElementType::Float, Some(shape.clone()))
+        b.node("OneHot", &[t, p.dim(axis), off_on], over_classes(), ElementType::Float, Some(shape.clone()))
     };
-    let loss = -(expected * log_p).sum(&[1], false);
+    let loss = -(expected * log_p).sum(&[axis], false);
     if smoothing == 0.0 {
         return loss;
     }
-    let spread = -log_p.mean(&[1], false);
+    let spread = -log_p.mean(&[axis], false);
     loss * (1.0 - smoothing) + spread * smoothing
 }
 

@@ -80,28 +80,33 @@ fn losses_agree_with_double_precision() {
 
 #[test]
 fn cross_entropy_of_positions() {
-    // [N, C, d]: the mean over positions.
-    let mut graph = Graph::new("loss", WORKING_OPSET);
-    let p = input(&mut graph, "p", &[2, 3, 2]);
-    let values = loss::attach(&mut graph, p, &Loss::classes()).unwrap();
-    graph.outputs = vec![values.per_sample];
-    assert_eq!(graph.value(values.target).shape, Some(Shape::known(&[2, 2])));
+    // [N, C, d] and [N, d, C]: the mean over positions.
     let (at, labels) = (numbers(12, 4), [0i64, 2, 1, 1]);
-    let results = run(
-        &graph,
-        &[
-            ("p", &Tensor::from_f32(&[2, 3, 2], &at)),
-            ("target", &Tensor::from_i64(&[2, 2], &labels)),
-            ("weight", &Tensor::from_f32(&[2], &[1.0, 1.0])),
-        ],
-    );
-    let expected: Vec<f64> = (0..2)
-        .map(|n| {
-            let column = |d: usize| (0..3).map(|c| f64::from(at[6 * n + 2 * c + d])).collect::<Vec<_>>();
-            (0..2).map(|d| -log_softmax(&column(d))[labels[2 * n + d] as usize]).sum::<f64>() / 2.0
-        })
-        .collect();
-    assert!(error(&results[graph.name_of(values.per_sample)].to_f32().unwrap(), &expected) < 1e-6);
+    for axis in [1, 2] {
+        let mut graph = Graph::new("loss", WORKING_OPSET);
+        let shape = if axis == 1 { [2, 3, 2] } else { [2, 2, 3] };
+        let p = input(&mut graph, "p", &shape);
+        let loss = Loss::CrossEntropy { axis, soft: false, ignore: None, class_weights: None, smoothing: 0.0 };
+        let values = loss::attach(&mut graph, p, &loss).unwrap();
+        graph.outputs = vec![values.per_sample];
+        assert_eq!(graph.value(values.target).shape, Some(Shape::known(&[2, 2])));
+        let results = run(
+            &graph,
+            &[
+                ("p", &Tensor::from_f32(&shape, &at)),
+                ("target", &Tensor::from_i64(&[2, 2], &labels)),
+                ("weight", &Tensor::from_f32(&[2], &[1.0, 1.0])),
+            ],
+        );
+        let score = |n: usize, d: usize, c: usize| at[6 * n + if axis == 1 { 2 * c + d } else { 3 * d + c }];
+        let expected: Vec<f64> = (0..2)
+            .map(|n| {
+                let column = |d: usize| (0..3).map(|c| f64::from(score(n, d, c))).collect::<Vec<_>>();
+                (0..2).map(|d| -log_softmax(&column(d))[labels[2 * n + d] as usize]).sum::<f64>() / 2.0
+            })
+            .collect();
+        assert!(error(&results[graph.name_of(values.per_sample)].to_f32().unwrap(), &expected) < 1e-6);
+    }
 }
 
 /// Positions that are ignored count nowhere, classes count by their weights, and the mean is that over positions, as
@@ -111,6 +116,7 @@ fn positions_count_by_their_class() {
     let (at, labels, weights, sample) = (numbers(12, 5), [0i64, -100, 2, 1], [0.5f32, 2.0, 3.0], [1.0f32, 0.25]);
     for class_weights in [None, Some(weights.to_vec())] {
         let loss = Loss::CrossEntropy {
+            axis: 1,
             soft: false,
             ignore: Some(-100),
             class_weights: class_weights.clone(),

@@ -126,10 +126,10 @@ pub(crate) struct Placement {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Data and loss")]
 pub(crate) struct Scoring {
-    /// auto, cross-entropy, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
+    /// auto, cross-entropy, ctc, bce, mse, l1, huber, or an ONNX file with inputs prediction and target [default: auto]
     #[arg(long, value_name = "LOSS")]
     loss: Option<LossKind>,
-    /// auto, accuracy, top5 (or another number), f1, auc, mae, rmse, loss, or an ONNX file with inputs prediction and target
+    /// auto, accuracy, top5 (or another number), cer, f1, auc, mae, rmse, loss, or an ONNX file with inputs prediction and target
     /// that gives one number a sample [default: auto]
     #[arg(long, value_name = "METRIC")]
     metric: Option<MetricKind>,
@@ -152,6 +152,12 @@ pub(crate) struct Scoring {
     /// first all the same
     #[arg(long, value_name = "NAME=AXIS", value_parser = axis)]
     batch_axis: Vec<(String, usize)>,
+    /// The axis of the output that holds classes, where it cannot be told from the model and the targets; -1 is the last
+    #[arg(long, value_name = "AXIS", allow_negative_numbers = true)]
+    class_axis: Option<i64>,
+    /// The class that stands for none, for --loss ctc; -1 is the last [default: 0]
+    #[arg(long, value_name = "CLASS", allow_negative_numbers = true)]
+    blank: Option<i64>,
     /// The model has no axis that counts samples: a row of every array is a whole input, and batches are added up one by one
     #[arg(long)]
     one_at_a_time: bool,
@@ -474,6 +480,8 @@ impl Scoring {
         if !self.batch_axis.is_empty() {
             options.batch_axis.clone_from(&self.batch_axis);
         }
+        set_some(&mut options.class_axis, self.class_axis);
+        set(&mut options.blank, self.blank);
         options.one_at_a_time |= self.one_at_a_time;
     }
 }

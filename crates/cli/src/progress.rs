@@ -107,6 +107,7 @@ impl<'a> Progress<'a> {
                 val_metric,
                 loss,
                 loss_reason,
+                class_axis,
                 classes,
                 most_frequent,
             } => {
@@ -114,7 +115,8 @@ impl<'a> Progress<'a> {
                 if self.label.is_empty() {
                     let why =
                         loss_reason.map_or(String::new(), |reason| format!(", since {reason} (--loss takes another)"));
-                    self.say(format!("loss: {loss}{why}; metric: {metric}"));
+                    let over = class_axis.map_or(String::new(), |axis| format!(" over the classes on axis {axis}"));
+                    self.say(format!("loss: {loss}{over}{why}; metric: {metric}"));
                     if let Some(names) = classes {
                         self.say(format!(
                             "classes by the model's outputs: {} (preprocess.classes gives another order)",

@@ -1,4 +1,4 @@
-//! Models whose samples do not lie on the first axis, or on none, through the command a user types. Each is held against a model
+//! Models whose samples do not lie on the first axis, or on none, or whose classes do not follow it, through the command a user types. Each is held against a model
 //! that computes the same with samples first.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,7 +17,7 @@ use dendrite_onnx::{
     graph::tensor_type,
     proto::{ModelProto, NodeProto, ValueInfoProto},
 };
-use make::{Values, floats, model, node, npz, weights};
+use make::{Values, floats, integers, model, node, npz, weights};
 use prost::Message;
 
 const TRAIN: usize = 48;
@@ -123,6 +123,71 @@ fn a_model_with_time_first_learns_what_one_with_samples_first_does() {
     let evaluated: serde_json::Value = serde_json::from_slice(&evaluated.stdout).unwrap();
     let after = losses(&serde_json::from_slice(&fs::read(time.join("run/summary.json")).unwrap()).unwrap())[1];
     assert!((number(&evaluated["metrics"]["loss"]["value"]) - after).abs() < 1e-5 * after, "{evaluated} {after}");
+}
+
+/// Sequences with a class for each step, some of them padding.
+fn tagged(rows: usize) -> Vec<(&'static str, Values)> {
+    let [x, _] = sequences(rows);
+    let at = |i: usize| noise(i + rows);
+    let class = move |i: usize| if i.is_multiple_of(7) { -100 } else { i64::from(at(i * 3) * at(i * 3 + 1) > 0.0) };
+    vec![x, ("target", integers(&[rows, STEPS], class))]
+}
+
+/// [`layers`] with what lies between its scores and the output `s`.
+fn scored(last: &[NodeProto], dims: &[&str]) -> ModelProto {
+    let mut model = layers(["batch_size", "steps"]);
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.extend_from_slice(last);
+    graph.output = vec![symbolic("s", dims)];
+    model
+}
+
+#[test]
+fn classes_on_the_last_axis_learn_what_those_behind_the_samples_do() {
+    let scratch = tempfile::tempdir().unwrap();
+    let perm = Attributes::new().with("perm", &[0i64, 2, 1][..]);
+    let models = [
+        ("behind", scored(&[node("Transpose", &["y"], &["s"], perm)], &["batch_size", "2", "steps"])),
+        ("last", layers(["batch_size", "steps"])),
+        ("time", layers(["steps", "batch_size"])),
+        ("softmax", scored(&[node("Softmax", &["y"], &["s"], Attributes::new())], &["batch_size", "steps", "2"])),
+    ];
+    for (name, model) in &models {
+        lay_out(&scratch.path().join(name), model, tagged);
+    }
+    let run = |name: &str| grow(&scratch.path().join(name), &["--ignore-index", "-100"]);
+    let reference = run("behind");
+    let accuracy = |facts: &serde_json::Value| number(&facts["after"]["val"]["accuracy"]);
+    assert!(accuracy(&reference) > 0.6, "{reference}");
+    for name in ["last", "time", "softmax"] {
+        let facts = run(name);
+        assert_alike(&facts, &reference);
+        assert!((accuracy(&facts) - accuracy(&reference)).abs() < 0.02, "{name}: {facts}");
+        let config = fs::read_to_string(scratch.path().join(name).join("run/config.toml")).unwrap();
+        assert!(config.contains("class-axis = 2"), "{config}");
+    }
+}
+
+#[test]
+fn an_axis_of_classes_is_asked_for_where_two_could_be_meant() {
+    let scratch = tempfile::tempdir().unwrap();
+    let square = |rows: usize| {
+        let x = |i: usize| noise(i + rows);
+        let class = move |i: usize| i64::from(x(i * 3) * x(i * 3 + 1) > 0.0);
+        vec![("x", floats(&[rows, 2, 3], x)), ("target", integers(&[rows, 2], class))]
+    };
+    let [behind, last] = ["behind", "last"].map(|name| scratch.path().join(name));
+    let perm = Attributes::new().with("perm", &[0i64, 2, 1][..]);
+    lay_out(&behind, &scored(&[node("Transpose", &["y"], &["s"], perm)], &["batch_size", "2", "steps"]), square);
+    let mut fixed = layers(["batch_size", "2"]);
+    fixed.graph.as_mut().unwrap().output = vec![symbolic("y", &["batch_size", "2", "2"])];
+    lay_out(&last, &fixed, square);
+    let reference = grow(&behind, &[]);
+    assert_alike(&grow(&last, &["--class-axis", "-1"]), &reference);
+    let plain = dendrite(&["evaluate", "model.onnx", "--data", "val.npz", "--json"], &last);
+    let plain: serde_json::Value = serde_json::from_slice(&plain.stdout).unwrap();
+    // Taken over positions the loss is another.
+    assert!((number(&plain["metrics"]["loss"]["value"]) - losses(&reference)[0]).abs() > 1e-3);
 }
 
 /// A recurrent layer that starts from the input `h0`, made for one sample; time first from there on.

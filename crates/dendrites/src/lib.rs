@@ -18,6 +18,7 @@
 pub mod candidates;
 pub mod error;
 pub mod fragment;
+pub mod hoist;
 pub mod insert;
 mod operands;
 pub mod plan;
@@ -30,6 +31,7 @@ pub mod units;
 
 pub use error::{Error, Result};
 pub use fragment::{Fragment, fragment};
+pub use hoist::hoist;
 pub use plan::{Demand, Plan, PlannedSite};
 pub use recognise::{Comparison, GrownSet, GrownSite, Growth, compare, recognise};
 pub use set::{Activation, Connection, DendriteSet, Weights};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use dendrite_onnx::{ElementType, Graph, Node, Tensor, ValueId, proto::GraphProto};
+use dendrite_onnx::{ElementType, Graph, Node, Tensor, ValueId};
 
 /// The domain of ONNX Runtime's own operators.
 const CONTRIBUTED: &str = "com.microsoft";
@@ -103,23 +103,29 @@ fn sources(graph: &Graph, value: ValueId, active: &HashSet<ValueId>) -> Vec<Valu
     roots
 }
 
-/// The weights that the sub-graphs of `graph`'s node read: (node, position, name in the main graph).
-pub(crate) fn captured(node: &Node, graph: &Graph, found: &mut Vec<(Node, usize, String)>) {
+/// What the sub-graphs of a node read of `graph` as operands: reader, position and value, through operators that only move
+/// elements.
+pub(crate) fn captured(node: &Node, graph: &Graph) -> Vec<(Node, usize, ValueId)> {
+    let mut found = Vec::new();
     for sub in node.attributes.graphs() {
-        captured_by(sub, graph, found);
+        // A body that cannot be read is refused, with its reason, where a gradient would pass through it.
+        let Ok(body) = Graph::from_body(sub, graph) else { continue };
+        let free = read(&body).into_iter().filter(|(.., v)| body.constant(*v).is_none());
+        found.extend(free.filter_map(|(reader, position, v)| Some((reader, position, graph.find(body.name_of(v))?))));
     }
+    found
 }
 
-fn captured_by(sub: &GraphProto, outer: &Graph, found: &mut Vec<(Node, usize, String)>) {
-    // A body that cannot be read is refused, with its reason, where a gradient would pass through it.
-    let Ok(body) = Graph::from_body(sub, outer) else { return };
+/// What the nodes of a body and of its sub-graphs read as operands: reader, position and one of the values without a producer
+/// that the operand consists of, a constant of the body or a value of a graph around it.
+pub(crate) fn read(body: &Graph) -> Vec<(Node, usize, ValueId)> {
     let inputs: HashSet<ValueId> = body.inputs.iter().copied().collect();
+    let mut found = Vec::new();
     for (_, node) in body.nodes() {
-        for (position, input) in node.inputs.iter().enumerate() {
-            let roots = input.map(|v| sources(&body, v, &inputs)).unwrap_or_default();
-            let free = roots.into_iter().filter(|v| body.constant(*v).is_none());
-            found.extend(free.map(|v| (node.clone(), position, body.name_of(v).to_owned())));
+        let own = node.inputs.iter().enumerate().filter_map(|(position, v)| Some((node.clone(), position, (*v)?)));
+        for (reader, position, value) in own.chain(captured(node, body)) {
+            found.extend(sources(body, value, &inputs).into_iter().map(|root| (reader.clone(), position, root)));
         }
-        captured(node, &body, found);
     }
+    found
 }

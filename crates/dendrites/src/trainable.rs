@@ -42,7 +42,7 @@ impl std::str::FromStr for Train {
 
 /// The float32 constants that act as weights: operands of linear operations, biases, scales and shifts, reached directly or
 /// through operators that move elements (a `Reshape` of a weight is trained through, a bias joined of two too), also from
-/// within sub-graphs. Scalars that merely configure a computation (a `Clip` bound, the divisor of attention) are none, nor are
+/// within sub-graphs; what those hold themselves is among them once it is brought out ([`crate::hoist`]). Scalars that merely configure a computation (a `Clip` bound, the divisor of attention) are none, nor are
 /// masks, embeddings, the stored statistics of a batch normalisation and what a model-local function holds. In order of their
 /// names.
 pub fn weights(graph: &Graph) -> Vec<ValueId> {
@@ -62,11 +62,7 @@ pub fn weights(graph: &Graph) -> Vec<ValueId> {
         for (position, input) in node.inputs.iter().enumerate() {
             input.iter().for_each(|v| consider(node, position, *v));
         }
-        let mut captured = Vec::new();
-        operands::captured(node, graph, &mut captured);
-        for (node, position, name) in captured {
-            graph.find(&name).iter().for_each(|v| consider(&node, position, *v));
-        }
+        operands::captured(node, graph).iter().for_each(|(reader, position, v)| consider(reader, *position, *v));
     }
     found.into_iter().map(|(_, id)| id).collect()
 }

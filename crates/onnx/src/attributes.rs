@@ -72,6 +72,16 @@ impl Attributes {
         self.0.iter().flat_map(|a| a.g.iter().chain(a.graphs.iter()))
     }
 
+    /// Attribute `name`, for changing it.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut AttributeProto> {
+        self.0.iter_mut().find(|a| a.name() == name)
+    }
+
+    /// The sub-graphs of all attributes, in order, for changing them.
+    pub fn graphs_mut(&mut self) -> impl Iterator<Item = &mut GraphProto> {
+        self.0.iter_mut().flat_map(|a| a.g.iter_mut().chain(a.graphs.iter_mut()))
+    }
+
     /// Set or replace an attribute.
     pub fn set(&mut self, name: &str, value: impl Into<AttributeValue>) {
         let mut proto = AttributeProto { name: Some(name.to_owned()), ..Default::default() };

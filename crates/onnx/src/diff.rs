@@ -113,7 +113,7 @@ pub struct Diff {
     pub inputs: Vec<Fact>,
     /// Outputs with their types.
     pub outputs: Vec<Fact>,
-    /// Initializers and `Constant` nodes.
+    /// Initializers and `Constant` nodes, those in sub-graphs under their [places](crate::bodies::Place).
     pub constants: Vec<ConstantChange>,
     /// Constants of floats that both models have with the same shape: of these some may have other values.
     pub weights: usize,

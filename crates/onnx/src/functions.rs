@@ -2,13 +2,14 @@
 //!
 //! The working copy has no functions: rules of gradients and sites of dendrites speak of operators. Each call becomes the
 //! nodes of the function's body, values and nodes named `<call>/<name in the function>`. What came from a function is
-//! remembered ([`Graph::function_of`], [`Graph::is_of_function`]), since the user's file keeps the call.
+//! remembered ([`Graph::function_of`], [`Graph::is_of_function`]), since the user's file keeps the call. Where nodes of a function
+//! are to change in the file, [`inlined`] gives the file without functions, its nodes and values named as in the working copy.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
-    Attributes, Error, Graph, Node, NodeId, Result, ValueId,
-    proto::{AttributeProto, FunctionProto, GraphProto, NodeProto},
+    Attributes, Error, Graph, Model, Node, NodeId, Result, ValueId,
+    proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto},
     upgrade::upgrade,
 };
 
@@ -16,28 +17,97 @@ use crate::{
 const DEEPEST: usize = 100;
 
 /// Replace every call of a function of `graph`, those in sub-graphs too, by the function's nodes at opset `target`, and forget
-/// the functions.
-pub(crate) fn inline(graph: &mut Graph, target: i64) -> Result<()> {
+/// the functions. The file's own opset is `from`.
+pub(crate) fn inline(graph: &mut Graph, from: Option<i64>, target: i64) -> Result<()> {
     let functions = std::mem::take(&mut graph.functions);
     if functions.is_empty() {
         return Ok(());
     }
-    let library = Library { functions: &functions, target };
+    let library = Library { functions: &functions, are_foreign: are_foreign(&functions, from), target: Some(target) };
     library.inline(graph, 0)?;
-    // An import of a domain that only functions were of means nothing any more.
-    let of_functions = |domain: &str| functions.iter().any(|f| standard(f.domain()) == domain);
-    let used: Vec<String> = graph.nodes().map(|(_, n)| n.domain.clone()).collect();
-    graph.opsets.retain(|domain, _| domain.is_empty() || !of_functions(domain) || used.contains(domain));
+    library.forget_domains(graph);
     Ok(())
+}
+
+/// `model` with every call of a function replaced by the function's nodes, as its own opset has them. The model itself where it
+/// has no functions.
+pub fn inlined(model: &Model) -> Result<Cow<'_, Model>> {
+    if model.proto().functions.is_empty() {
+        return Ok(Cow::Borrowed(model));
+    }
+    let mut graph = Graph::from_model(model)?;
+    let functions = std::mem::take(&mut graph.functions);
+    if are_foreign(&functions, graph.opsets.get("").copied()) {
+        return Err(Error::Unsupported {
+            what: "the model has functions of another opset than its own".to_owned(),
+            hint: "inline them first (onnx.inliner.inline_local_functions)".to_owned(),
+        });
+    }
+    let library = Library { functions: &functions, are_foreign: false, target: None };
+    let calls = library.inline(&mut graph, 0)?;
+    let calls: HashMap<&str, &Inlined> = calls.iter().map(|call| (call.output.as_str(), call)).collect();
+    library.forget_domains(&mut graph);
+    let mut proto = model.proto().clone();
+    proto.functions.clear();
+    proto.opset_import.retain(|import| graph.opsets.contains_key(standard(import.domain())));
+    for (domain, version) in &graph.opsets {
+        if !proto.opset_import.iter().any(|import| standard(import.domain()) == domain) {
+            proto.opset_import.push(OperatorSetIdProto { domain: Some(domain.clone()), version: Some(*version) });
+        }
+    }
+    let file = proto.graph.get_or_insert_default();
+    for mut node in std::mem::take(&mut file.node) {
+        let first = node.output.iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        if let Some(call) = calls.get(first.as_str())
+            && library.called(standard(node.domain()), node.op_type()).is_some()
+        {
+            file.node.extend(call.constants.iter().filter_map(|value| graph.constant_proto(*value)));
+            file.node.extend(call.nodes.iter().map(|id| graph.node_proto(*id)));
+            continue;
+        }
+        let calling = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).any(|body| library.calls(body));
+        let copy = graph.find(&first).and_then(|value| graph.value(value).producer());
+        if let Some(id) = copy.filter(|_| calling) {
+            node.attribute = graph.node(id).attributes.as_slice().to_vec();
+        }
+        file.node.push(node);
+    }
+    model.with_proto(proto).map(Cow::Owned)
+}
+
+fn are_foreign(functions: &[FunctionProto], opset: Option<i64>) -> bool {
+    let imports = functions.iter().flat_map(|function| &function.opset_import);
+    imports.filter(|import| standard(import.domain()).is_empty()).any(|import| Some(import.version()) != opset)
 }
 
 struct Library<'a> {
     functions: &'a [FunctionProto],
-    target: i64,
+    /// Whether any is of another opset than the file: then no nodes of theirs can stand in it.
+    are_foreign: bool,
+    /// The opset that nodes are brought to; `None` leaves them as they are.
+    target: Option<i64>,
+}
+
+/// What took the place of a call.
+struct Inlined {
+    /// The call's first output.
+    output: String,
+    constants: Vec<ValueId>,
+    /// The nodes in topological order.
+    nodes: Vec<NodeId>,
 }
 
 impl Library<'_> {
-    fn inline(&self, graph: &mut Graph, depth: usize) -> Result<()> {
+    /// An import of a domain that only functions were of means nothing any more.
+    fn forget_domains(&self, graph: &mut Graph) {
+        let of_functions = |domain: &str| self.functions.iter().any(|f| standard(f.domain()) == domain);
+        let used: Vec<String> = graph.nodes().map(|(_, n)| n.domain.clone()).collect();
+        graph.opsets.retain(|domain, _| domain.is_empty() || !of_functions(domain) || used.contains(domain));
+    }
+
+    /// Replace the calls of `graph`; what took the place of those outside of sub-graphs.
+    fn inline(&self, graph: &mut Graph, depth: usize) -> Result<Vec<Inlined>> {
+        let mut calls = Vec::new();
         for id in graph.node_ids() {
             self.inline_bodies(graph, id, depth)?;
             if let Some(function) = self.called(&graph.node(id).domain, &graph.node(id).op) {
@@ -54,10 +124,12 @@ impl Library<'_> {
                     });
                 }
                 let body = self.body(function, &node.attributes, depth)?;
-                splice(graph, id, function, &body)?;
+                let call = splice(graph, id, function, &body)?;
+                call.nodes.iter().for_each(|id| graph.mark_inlined(*id, function.name(), self.are_foreign));
+                calls.push(call);
             }
         }
-        Ok(())
+        Ok(calls)
     }
 
     /// The body of `function` for one call: attributes filled in, at the target opset, without calls.
@@ -68,7 +140,9 @@ impl Library<'_> {
             given.get(name).or_else(|| defaults.iter().find(|a| a.name() == name)).cloned()
         });
         let mut body = Graph::from_function(&function)?;
-        upgrade(&mut body, self.target)?;
+        if let Some(target) = self.target {
+            upgrade(&mut body, target)?;
+        }
         self.inline(&mut body, depth + 1)?;
         Ok(body)
     }
@@ -120,7 +194,7 @@ fn fill_in(nodes: &mut [NodeProto], value: &dyn Fn(&str) -> Option<AttributeProt
 }
 
 /// Put `body` in the place of the call `id`.
-fn splice(graph: &mut Graph, id: NodeId, function: &FunctionProto, body: &Graph) -> Result<()> {
+fn splice(graph: &mut Graph, id: NodeId, function: &FunctionProto, body: &Graph) -> Result<Inlined> {
     let call = graph.node(id).clone();
     let prefix = match call.outputs.iter().flatten().next() {
         _ if !call.name.is_empty() => call.name.clone(),
@@ -133,7 +207,7 @@ fn splice(graph: &mut Graph, id: NodeId, function: &FunctionProto, body: &Graph)
     for (position, input) in body.inputs.iter().enumerate() {
         places.insert(*input, call.input(position));
     }
-    let mut passed = Vec::new();
+    let (mut passed, mut constants) = (Vec::new(), Vec::new());
     for (position, value) in body.outputs.iter().enumerate() {
         let Some(output) = call.output(position) else { continue };
         let computed = body.value(*value).producer().is_some();
@@ -153,6 +227,7 @@ fn splice(graph: &mut Graph, id: NodeId, function: &FunctionProto, body: &Graph)
             Some(tensor) => {
                 let place = graph.add_constant(&name, tensor.clone());
                 graph.mark_of_function(place);
+                constants.push(place);
                 place
             }
             None => {
@@ -193,14 +268,12 @@ fn splice(graph: &mut Graph, id: NodeId, function: &FunctionProto, body: &Graph)
             attributes: Attributes::new(),
         });
     }
-    for node in nodes {
-        let id = graph.push(node);
-        graph.mark_inlined(id, function.name());
-    }
+    let nodes = nodes.into_iter().map(|node| graph.push(node)).collect();
     for (domain, version) in &body.opsets {
         graph.opsets.entry(domain.clone()).or_insert(*version);
     }
-    Ok(())
+    let output = call.outputs.iter().flatten().next().map(|output| graph.name_of(*output).to_owned());
+    Ok(Inlined { output: output.unwrap_or_default(), constants, nodes })
 }
 
 /// Attributes whose sub-graphs read the graph's names in place of the function's. Their own names get the prefix, since a

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
     attributes::Attributes,
+    bodies::Place,
     error::{Error, Result},
     model::Model,
     proto::{
@@ -123,6 +124,10 @@ pub struct Graph {
     inlined: HashMap<NodeId, String>,
     /// Constants that a function held.
     of_functions: HashSet<ValueId>,
+    /// Nodes that can only stand in a function.
+    foreign: HashSet<NodeId>,
+    /// Constants that a sub-graph held, and where.
+    places: HashMap<ValueId, Place>,
 }
 
 impl Graph {
@@ -143,6 +148,7 @@ impl Graph {
             graph.opsets.insert(standard_domain(opset.domain()).to_owned(), opset.version());
         }
         graph.read(source, &|tensor| model.tensor(tensor))?;
+        graph.embed_external(model)?;
         Ok(graph)
     }
 
@@ -503,8 +509,26 @@ impl Graph {
         self.of_functions.contains(&id)
     }
 
-    pub(crate) fn mark_inlined(&mut self, id: NodeId, function: &str) {
+    /// Whether a node stands in a function and can stand nowhere else in the user's file, since its functions are of another
+    /// opset than the model.
+    pub fn is_foreign(&self, id: NodeId) -> bool {
+        self.foreign.contains(&id)
+    }
+
+    /// Where a constant lies in the user's file that a sub-graph holds there ([`Graph::hoist`]).
+    pub fn place_of(&self, id: ValueId) -> Option<&Place> {
+        self.places.get(&id)
+    }
+
+    pub(crate) fn remember_place(&mut self, id: ValueId, place: Place) {
+        self.places.insert(id, place);
+    }
+
+    pub(crate) fn mark_inlined(&mut self, id: NodeId, function: &str, foreign: bool) {
         self.inlined.insert(id, function.to_owned());
+        if foreign {
+            self.foreign.insert(id);
+        }
     }
 
     pub(crate) fn mark_of_function(&mut self, id: ValueId) {
@@ -626,26 +650,9 @@ impl Graph {
         for (_, node) in self.nodes() {
             used.extend(self.reads(node));
         }
-        let names = |ids: &[Option<ValueId>]| -> Vec<String> {
-            ids.iter().map(|v| v.map(|v| self.name_of(v).to_owned()).unwrap_or_default()).collect()
-        };
         Ok(GraphProto {
             name: Some(if self.name.is_empty() { "graph".to_owned() } else { self.name.clone() }),
-            node: order
-                .into_iter()
-                .map(|id| {
-                    let node = self.node(id);
-                    NodeProto {
-                        name: Some(node.name.clone()),
-                        domain: (!node.domain.is_empty()).then(|| node.domain.clone()),
-                        op_type: Some(node.op.clone()),
-                        input: names(&node.inputs),
-                        output: names(&node.outputs),
-                        attribute: node.attributes.as_slice().to_vec(),
-                        ..Default::default()
-                    }
-                })
-                .collect(),
+            node: order.into_iter().map(|id| self.node_proto(id)).collect(),
             initializer: self
                 .values()
                 .filter(|(id, _)| used.contains(id))
@@ -653,6 +660,35 @@ impl Graph {
                 .collect(),
             input: self.inputs.iter().map(|v| self.info(*v)).collect(),
             output: self.outputs.iter().map(|v| self.info(*v)).collect(),
+            ..Default::default()
+        })
+    }
+
+    /// A node as a file has it.
+    pub(crate) fn node_proto(&self, id: NodeId) -> NodeProto {
+        let node = self.node(id);
+        let names = |ids: &[Option<ValueId>]| -> Vec<String> {
+            ids.iter().map(|v| v.map(|v| self.name_of(v).to_owned()).unwrap_or_default()).collect()
+        };
+        NodeProto {
+            name: Some(node.name.clone()),
+            domain: (!node.domain.is_empty()).then(|| node.domain.clone()),
+            op_type: Some(node.op.clone()),
+            input: names(&node.inputs),
+            output: names(&node.outputs),
+            attribute: node.attributes.as_slice().to_vec(),
+            ..Default::default()
+        }
+    }
+
+    /// A constant as a `Constant` node.
+    pub(crate) fn constant_proto(&self, id: ValueId) -> Option<NodeProto> {
+        let name = self.name_of(id).to_owned();
+        Some(NodeProto {
+            name: Some(name.clone()),
+            op_type: Some("Constant".to_owned()),
+            output: vec![name],
+            attribute: Attributes::new().with("value", self.constant(id)?.clone()).as_slice().to_vec(),
             ..Default::default()
         })
     }
@@ -708,7 +744,11 @@ pub fn constant_node_tensor(node: &NodeProto, model: &Model) -> Result<Option<Te
     constant_tensor(node, &|tensor| model.tensor(tensor))
 }
 
-fn constant_tensor(node: &NodeProto, resolve: &dyn Fn(&TensorProto) -> Result<Tensor>) -> Result<Option<Tensor>> {
+/// What a `Constant` node holds, its tensor read by `resolve`; `None` for a sparse tensor.
+pub(crate) fn constant_tensor(
+    node: &NodeProto,
+    resolve: &dyn Fn(&TensorProto) -> Result<Tensor>,
+) -> Result<Option<Tensor>> {
     let Some(attribute) = node.attribute.first() else { return Ok(None) };
     Ok(match attribute.name() {
         "value" => attribute.t.as_ref().map(resolve).transpose()?,

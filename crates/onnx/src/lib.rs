@@ -11,12 +11,13 @@
 
 pub mod attributes;
 pub mod batch;
+pub mod bodies;
 pub mod check;
 pub mod diff;
 pub mod error;
 pub mod external;
 pub mod file;
-mod functions;
+pub mod functions;
 pub mod graph;
 mod map;
 pub mod model;

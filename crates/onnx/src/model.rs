@@ -80,6 +80,14 @@ impl Model {
         Ok(Model { path: None, bytes, proto, unknown: survey.unknown, external })
     }
 
+    /// Another model in the place of this one: its external data are those of this one.
+    pub(crate) fn with_proto(&self, proto: ModelProto) -> Result<Self> {
+        let path = self.path.clone().unwrap_or_else(|| PathBuf::from("<memory>"));
+        let mut model = Self::decode(proto.encode_to_vec().into(), &path, None)?;
+        (model.path, model.external) = (self.path.clone(), self.external.clone());
+        Ok(model)
+    }
+
     /// The file's path, if it came from one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()

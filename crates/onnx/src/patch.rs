@@ -14,6 +14,7 @@
 //! ```
 
 mod apply;
+mod bodies;
 mod storage;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -21,6 +22,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use bytes::Bytes;
 
 use crate::{
+    bodies::Place,
     error::{Error, Result},
     model::Model,
     proto::{NodeProto, ValueInfoProto},
@@ -32,6 +34,7 @@ use crate::{
 pub struct Patch {
     initializers: BTreeMap<String, Tensor>,
     constants: BTreeMap<String, Tensor>,
+    bodies: BTreeMap<Place, Tensor>,
     renamed: BTreeMap<(usize, usize), String>,
     redirected: BTreeMap<(usize, usize), String>,
     replaced: BTreeMap<usize, NodeProto>,
@@ -68,6 +71,7 @@ impl Patch {
         !self.is_structural()
             && self.initializers.is_empty()
             && self.constants.is_empty()
+            && self.bodies.is_empty()
             && self.value_info.is_empty()
             && self.metadata.is_empty()
             && self.ir == 0
@@ -94,6 +98,13 @@ impl Patch {
     /// New contents for the `Constant` node whose output is `output`, of the old element type and shape.
     pub fn replace_constant(&mut self, output: &str, tensor: Tensor) -> &mut Self {
         self.constants.insert(output.to_owned(), tensor);
+        self
+    }
+
+    /// New contents for a constant inside a sub-graph, an initializer or a `Constant` node there, of the old element type and
+    /// shape. They are stored the way the old ones are.
+    pub fn replace_in_body(&mut self, place: &Place, tensor: Tensor) -> &mut Self {
+        self.bodies.insert(place.clone(), tensor);
         self
     }
 

@@ -15,11 +15,12 @@ pub const OLDEST_OPSET: i64 = 7;
 /// Upgrade every node of the standard domain to `target`, and put model-local functions in the place of their calls. Ranks
 /// recorded on values give simpler graphs; without them the result is right as well.
 pub fn upgrade(graph: &mut Graph, target: i64) -> Result<()> {
-    if let Some(from) = graph.opsets.get("").copied() {
+    let from = graph.opsets.get("").copied();
+    if let Some(from) = from {
         upgrade_standard(graph, from, target)?;
     }
     graph.opsets.insert(String::new(), target);
-    inline(graph, target)
+    inline(graph, from, target)
 }
 
 fn upgrade_standard(graph: &mut Graph, from: i64, target: i64) -> Result<()> {

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use dendrite_onnx::{
-    Graph, Model, Tensor, WORKING_OPSET,
+    Graph, Model, Severity, Tensor, WORKING_OPSET,
+    functions::inlined,
     proto::{
         AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
         attribute_proto::AttributeType,
@@ -113,7 +114,7 @@ fn run(bytes: &[u8], flag: bool) -> BTreeMap<String, Tensor> {
     session.run(&given).unwrap().into_iter().collect()
 }
 
-/// Upgrade, and hold what the result computes against what the model's own calls compute.
+/// Upgrade, and hold what the result computes against what the model's own calls compute; the same of the file without calls.
 fn check(model: &Model) -> Graph {
     let mut graph = Graph::from_model(model).unwrap();
     upgrade(&mut graph, WORKING_OPSET).unwrap();
@@ -123,6 +124,18 @@ fn check(model: &Model) -> Graph {
     for flag in [true, false] {
         let (before, after) = (run(model.bytes(), flag), run(&graph.to_model().unwrap().encode_to_vec(), flag));
         assert_eq!(before, after);
+    }
+    let file = inlined(model).unwrap();
+    assert!(file.proto().functions.is_empty() && file.opset(DOMAIN).is_none());
+    let outputs: Vec<&String> = file.graph().node.iter().flat_map(|n| &n.output).collect();
+    for (_, node) in graph.nodes() {
+        let names = node.outputs.iter().flatten().map(|v| graph.name_of(*v).to_owned());
+        names.into_iter().for_each(|name| assert!(outputs.contains(&&name), "the file has no '{name}'"));
+    }
+    let errors: Vec<_> = dendrite_onnx::check(&file).into_iter().filter(|f| f.severity == Severity::Error).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    for flag in [true, false] {
+        assert_eq!(run(model.bytes(), flag), run(file.bytes(), flag));
     }
     graph
 }
@@ -186,6 +199,7 @@ fn a_function_at_an_older_opset() {
     plain.opset_import = vec![opset("", 11)];
     let (before, after) = (run(&plain.encode_to_vec(), true), run(&graph.to_model().unwrap().encode_to_vec(), true));
     assert_eq!(before, after);
+    assert!(graph.nodes().all(|(id, _)| graph.is_foreign(id)) && inlined(&calling).is_err());
 }
 
 #[test]

@@ -5,10 +5,12 @@ mod common;
 
 use std::fs;
 
-use common::{float, node, reread, sample, with_unknown_fields};
+use common::{float, node, reread, sample, value, with_unknown_fields};
 use dendrite_onnx::{
-    Error, Model, Patch, Tensor, file,
-    proto::{ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto},
+    Error, Graph, Model, Patch, Tensor,
+    bodies::{Place, Step},
+    file,
+    proto::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto},
 };
 use prost::Message;
 
@@ -296,6 +298,139 @@ fn edits_that_do_not_fit_are_refused() {
         })
         .contains("'y'")
     );
+}
+
+/// The sample and z = If(c): y + inner, where `inner` is made by `nodes` or an initializer of the branch.
+fn branched(nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) -> ModelProto {
+    let branch = |nodes: Vec<NodeProto>, initializers: Vec<TensorProto>| {
+        let sum = node("Add", &["y", "inner"], "sum");
+        GraphProto {
+            name: Some("branch".into()),
+            node: nodes.into_iter().chain([sum]).collect(),
+            initializer: initializers,
+            output: vec![value("sum", &[1, 2])],
+            ..Default::default()
+        }
+    };
+    let other = branch(vec![], vec![float(&[2], 9.0).to_proto("inner")]);
+    let mut choice = node("If", &["c"], "z");
+    choice.attribute = dendrite_onnx::Attributes::new()
+        .with("then_branch", branch(nodes, initializers))
+        .with("else_branch", other)
+        .as_slice()
+        .to_vec();
+    let mut proto = sample();
+    proto.graph.as_mut().unwrap().node.push(choice);
+    proto
+}
+
+fn inner() -> Place {
+    let step = Step { output: "z".into(), attribute: "then_branch".into() };
+    Place::new(&[step], "inner")
+}
+
+/// What a model holds at [`inner`].
+fn held(model: &Model) -> Tensor {
+    let mut graph = Graph::from_model(model).unwrap();
+    let id = graph.hoist(&inner()).unwrap();
+    assert_eq!(graph.name_of(id), "z/then_branch/inner");
+    graph.constant(id).unwrap().clone()
+}
+
+#[test]
+fn constants_of_sub_graphs_are_replaced_in_every_form() {
+    use dendrite_onnx::{Attributes, attributes::AttributeValue};
+    let forms: [(&str, AttributeValue, Tensor); 3] = [
+        ("value", float(&[2], 1.0).into(), float(&[2], 2.0)),
+        ("value_float", 1.0f32.into(), float(&[], 2.0)),
+        ("value_floats", vec![1.0f32, 1.0].into(), float(&[2], 2.0)),
+    ];
+    let mut models = vec![(branched(vec![], vec![float(&[2], 1.0).to_proto("inner")]), float(&[2], 2.0))];
+    for (name, old, new) in forms {
+        let mut constant = node("Constant", &[], "inner");
+        constant.attribute = Attributes::new().with(name, old).as_slice().to_vec();
+        models.push((branched(vec![constant], vec![]), new));
+    }
+    for (proto, new) in models {
+        let before = model(&proto);
+        let old = held(&before);
+        let mut patch = Patch::new();
+        patch.replace_in_body(&inner(), old.clone());
+        assert_eq!(patch.apply(&before).unwrap(), before.bytes().to_vec(), "the same contents");
+        patch.replace_in_body(&inner(), new.clone()).replace_initializer("w", float(&[2, 2], 5.0));
+        let after = Model::from_bytes(patch.apply(&before).unwrap()).unwrap();
+        assert_eq!(held(&after), new);
+        assert_eq!(after.tensor(after.initializers()["w"]).unwrap(), float(&[2, 2], 5.0));
+        let mut back = Patch::new();
+        back.replace_in_body(&inner(), old).replace_initializer("w", float(&[2, 2], 1.0));
+        assert_eq!(back.apply(&after).unwrap(), before.bytes().to_vec());
+        // Together with other edits of the node.
+        let mut both = Patch::new();
+        both.replace_in_body(&inner(), new.clone()).rename_node_output(3, 0, "renamed").redirect_node_input(3, 0, "d");
+        let after = Model::from_bytes(both.apply(&before).unwrap()).unwrap();
+        let choice = &after.graph().node[3];
+        assert_eq!((choice.output[0].as_str(), choice.input[0].as_str()), ("renamed", "d"));
+        let mut named = Patch::new();
+        named.rename_node_output(3, 0, "z").redirect_node_input(3, 0, "c");
+        assert_eq!(held(&Model::from_bytes(named.apply(&after).unwrap()).unwrap()), new);
+    }
+}
+
+#[test]
+fn a_sub_graph_in_pieces_is_one_graph() {
+    let whole = branched(vec![node("Neg", &["y"], "unused")], vec![float(&[2], 1.0).to_proto("inner")]);
+    // The branch in two fields of its attribute, a field that ONNX does not have between them.
+    let put = |out: &mut Vec<u8>, number: u8, message: &[u8]| {
+        out.push(number << 3 | 2);
+        prost::encoding::encode_varint(message.len() as u64, out);
+        out.extend_from_slice(message);
+    };
+    let mut proto = whole.clone();
+    let graph = proto.graph.as_mut().unwrap();
+    let mut choice = graph.node.pop().unwrap();
+    let mut attribute = choice.attribute.remove(0);
+    let mut first = attribute.g.take().unwrap();
+    let second = GraphProto { node: first.node.split_off(1), ..Default::default() };
+    let mut pieces = attribute.encode_to_vec();
+    put(&mut pieces, 6, &first.encode_to_vec());
+    pieces.extend_from_slice(b"\x92\x3f\x02\x01\x02");
+    put(&mut pieces, 6, &second.encode_to_vec());
+    let mut bytes = choice.encode_to_vec();
+    put(&mut bytes, 5, &pieces);
+    let mut inside = graph.encode_to_vec();
+    put(&mut inside, 1, &bytes);
+    proto.graph = None;
+    let mut bytes = proto.encode_to_vec();
+    put(&mut bytes, 7, &inside);
+    let before = Model::from_bytes(bytes).unwrap();
+    let mut patch = Patch::new();
+    patch.replace_in_body(&inner(), float(&[2], 2.0));
+    let after = Model::from_bytes(patch.apply(&before).unwrap()).unwrap();
+    assert_eq!((held(&before), held(&after)), (float(&[2], 1.0), float(&[2], 2.0)));
+    let mut back = Patch::new();
+    back.replace_in_body(&inner(), float(&[2], 1.0));
+    assert_eq!(back.apply(&after).unwrap(), before.bytes().to_vec());
+}
+
+#[test]
+fn places_that_are_not_there_are_refused() {
+    let model = model(&branched(vec![], vec![float(&[2], 1.0).to_proto("inner")]));
+    let refused = |place: &Place, tensor: Tensor| {
+        let mut patch = Patch::new();
+        patch.replace_in_body(place, tensor);
+        patch.apply(&model).unwrap_err().to_string()
+    };
+    let step = |output: &str, attribute: &str| Step { output: output.into(), attribute: attribute.into() };
+    assert!(refused(&inner(), float(&[3], 0.0)).contains("'z/then_branch/inner' is float32[2]"));
+    let nobody = Place::new(&inner().steps, "nobody");
+    assert!(refused(&nobody, float(&[2], 0.0)).contains("no constant 'z/then_branch/nobody'"));
+    for wrong in [step("y", "then_branch"), step("z", "body")] {
+        assert!(refused(&Place::new(&[wrong], "inner"), float(&[2], 0.0)).contains("no constant"));
+    }
+    assert!(refused(&Place::new(&[], "w"), float(&[2, 2], 0.0)).contains("no constant 'w'"));
+    let mut patch = Patch::new();
+    patch.replace_in_body(&inner(), float(&[2], 2.0)).replace_node(3, node("Neg", &["y"], "z"));
+    assert!(patch.apply(&model).unwrap_err().to_string().contains("node 3 is replaced"));
 }
 
 fn external_model(folder: &std::path::Path) -> Model {

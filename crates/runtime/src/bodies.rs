@@ -7,18 +7,34 @@ use dendrite_onnx::{Dim, ElementType, Graph, Node, NodeId, Shape, ValueId, proto
 
 use crate::{error::Result, shapes::infer_shapes};
 
-/// Record types and shapes in every body of the graph, and in those of bodies.
-pub(crate) fn infer_bodies(graph: &mut Graph) -> Result<()> {
+/// Record types and shapes in every body of the graph, and in those of bodies. Answers what follows for values of the graph
+/// without a shape: a state that leaves an iteration as it went in leaves the Loop so. ONNX's inference does not look.
+pub(crate) fn infer_bodies(graph: &mut Graph) -> Result<Vec<(ValueId, Shape)>> {
+    let mut found = Vec::new();
     for id in graph.node_ids() {
         let node = graph.node(id);
         let bodies: Vec<(String, GraphProto)> =
             node.attributes.as_slice().iter().filter_map(|a| Some((a.name().to_owned(), a.g.clone()?))).collect();
         for (name, proto) in bodies {
             let body = infer_body(graph, id, &proto)?;
+            found.extend(states_after(graph, id, &body));
             graph.node_mut(id).attributes.set(&name, body.to_body()?);
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+/// The shapes of a Loop's last states, where the graph has none.
+fn states_after(graph: &Graph, id: NodeId, body: &Graph) -> Vec<(ValueId, Shape)> {
+    let node = graph.node(id);
+    if !node.is("Loop") {
+        return Vec::new();
+    }
+    let states = node.outputs.iter().zip(body.inputs.iter().skip(2)).filter_map(|(output, state)| {
+        let shape = body.value(*state).shape.clone()?;
+        Some(((*output)?, shape))
+    });
+    states.filter(|(output, _)| graph.value(*output).shape.is_none()).collect()
 }
 
 fn infer_body(outer: &Graph, id: NodeId, proto: &GraphProto) -> Result<Graph> {

@@ -33,31 +33,53 @@ const LARGE: usize = 64;
 /// ONNX Runtime must accept the graph. That it also runs is not needed: then less is known.
 pub fn infer_shapes(graph: &mut Graph) -> Result<()> {
     let symbols = name_dimensions(graph);
+    let mut settled = HashMap::new();
+    loop {
+        infer_nodes(graph, &symbols, &settled)?;
+        let found = infer_bodies(graph)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        for (value, mut shape) in found {
+            forget_others(&mut shape, &symbols);
+            settled.insert(value, shape);
+        }
+    }
+}
+
+/// [`infer_shapes`] without what lies in bodies, whose states' last shapes are in `settled`.
+fn infer_nodes(graph: &mut Graph, symbols: &[String], settled: &HashMap<ValueId, Shape>) -> Result<()> {
     let targets = computed_values(graph);
-    record(graph, infer(graph, &targets, &symbols, &HashMap::new())?);
+    let record = |graph: &mut Graph, inferred: Vec<Inferred>| {
+        for (value, element_type, shape) in inferred {
+            graph.set_type(value, element_type, shape.or_else(|| settled.get(&value).cloned()));
+        }
+    };
+    let none = HashMap::new();
+    record(graph, infer(graph, &targets, symbols, &none, settled)?);
 
     let influence = Influence::of(graph);
     let mut integers = shape_integers(graph, &targets);
     integers.retain(|v| !influence.on_contents(*v));
     if !integers.is_empty()
-        && let Some(trial) = Trial::new(graph, &integers, &symbols)
+        && let Some(trial) = Trial::new(graph, &integers, symbols)
     {
         let constants: HashMap<ValueId, Tensor> = trial.constants().into_iter().collect();
         if !constants.is_empty() {
-            record(graph, infer(graph, &targets, &symbols, &constants)?);
+            record(graph, infer(graph, &targets, symbols, &constants, settled)?);
         }
     }
 
     let open: Vec<ValueId> = targets.into_iter().filter(|v| is_open(graph, *v) && !influence.on_shape(*v)).collect();
     if !open.is_empty()
-        && let Some(trial) = Trial::new(graph, &open, &symbols)
+        && let Some(trial) = Trial::new(graph, &open, symbols)
     {
         for (value, element_type, shape) in trial.shapes() {
             let shape = merge(graph.value(value).shape.as_ref(), shape);
             graph.set_type(value, Some(element_type), Some(shape));
         }
     }
-    infer_bodies(graph)
+    Ok(())
 }
 
 /// Whether ONNX Runtime runs the graph on made-up inputs, under different numbers of samples and sizes of other open axes.
@@ -65,12 +87,6 @@ pub fn runs(graph: &Graph) -> bool {
     let mut graph = graph.clone();
     let symbols = name_dimensions(&mut graph);
     Trial::new(&graph, &graph.outputs, &symbols).is_some()
-}
-
-fn record(graph: &mut Graph, inferred: Vec<Inferred>) {
-    for (value, element_type, shape) in inferred {
-        graph.set_type(value, element_type, shape);
-    }
 }
 
 /// Give every input dimension a number or a symbol; the symbols in order of appearance.
@@ -119,18 +135,25 @@ fn computed_values(graph: &Graph) -> Vec<ValueId> {
 type Inferred = (ValueId, Option<ElementType>, Option<Shape>);
 
 /// What the session infers for `targets` without weights and without running.
-/// Readers of a value in `constants` are shown its contents.
+/// Readers of a value in `constants` are shown its contents, those of one in `settled` its shape.
 fn infer(
     graph: &Graph,
     targets: &[ValueId],
     symbols: &[String],
     constants: &HashMap<ValueId, Tensor>,
+    settled: &HashMap<ValueId, Shape>,
 ) -> Result<Vec<Inferred>> {
     let mut skeleton = graph.clone();
     for (value, tensor) in constants {
         let name = skeleton.name_of(*value).to_owned();
         let constant = skeleton.add_constant(&name, tensor.clone());
         skeleton.replace_uses(*value, constant);
+    }
+    for (value, shape) in settled {
+        let known = graph.value(*value);
+        let Some(element_type) = known.element_type else { continue };
+        let given = skeleton.add_input(&known.name, element_type, shape.clone());
+        skeleton.replace_uses(*value, given);
     }
     for target in targets {
         skeleton.set_type(*target, None, None);
@@ -156,15 +179,20 @@ fn infer(
         .iter()
         .filter_map(|port| {
             let mut shape = port.shape.clone();
-            for dim in shape.iter_mut().flat_map(|s| s.0.iter_mut()) {
-                // A symbol that no input has is one that inference made up.
-                if matches!(dim, Dim::Symbol(s) if !symbols.contains(s)) {
-                    *dim = Dim::Unknown;
-                }
-            }
+            // A symbol that no input has is one that inference made up.
+            shape.iter_mut().for_each(|shape| forget_others(shape, symbols));
             Some((graph.find(&port.name)?, port.element_type, shape))
         })
         .collect())
+}
+
+/// Leave dimensions open that no symbol of an input stands for.
+fn forget_others(shape: &mut Shape, symbols: &[String]) {
+    for dim in &mut shape.0 {
+        if matches!(dim, Dim::Symbol(s) if !symbols.contains(s)) {
+            *dim = Dim::Unknown;
+        }
+    }
 }
 
 /// Whether something about a tensor's shape is still to be found. Values that are no tensors are not.

@@ -152,3 +152,32 @@ fn shapes_that_the_contents_of_an_input_decide_stay_open() {
     assert_eq!(known("after"), None);
     assert_eq!(known("picked"), Some(vec![1, 2, 4]));
 }
+
+#[test]
+fn a_state_that_keeps_its_shape_leaves_a_loop_with_it() {
+    // s' = s [n, 4] as it is, and r' = [r, r]: the shape of one is that of its beginning, of the other its rank.
+    let mut graph = Graph::new("g", 17);
+    let s = graph.add_input("s", ElementType::Float, Shape(vec![Dim::Symbol("n".to_owned()), Dim::Known(4)]));
+    let count = graph.add_input("count", ElementType::Int64, Shape::default());
+    let mut body = Graph::new("body", 17);
+    body.add_input("number", ElementType::Int64, Shape::default());
+    let go_on = body.add_input("go_on", ElementType::Bool, Shape::default());
+    let states = ["kept", "doubled"].map(|name| {
+        let id = body.add_input(name, ElementType::Float, Shape::default());
+        body.set_type(id, Some(ElementType::Float), None);
+        id
+    });
+    let go_on = body.op("Identity", "goes_on", &[go_on], Attributes::new());
+    let kept = body.op("Tanh", "kept_too", &[states[0]], Attributes::new());
+    let doubled = body.op("Concat", "twice", &[states[1], states[1]], Attributes::new().with("axis", 1));
+    body.outputs = vec![go_on, kept, doubled];
+    let attributes = Attributes::new().with("body", body.to_body().unwrap());
+    let last = graph.add_node("Loop", "last", &[Some(count), None, Some(s), Some(s)], attributes, 2);
+    let w = graph.add_constant("w", Tensor::filled(ElementType::Float, &[4, 3], 1.0));
+    let y = graph.op("MatMul", "y", &[last[0], w], Attributes::new());
+    let z = graph.op("Abs", "z", &[last[1]], Attributes::new());
+    graph.outputs = vec![y, z];
+    infer_shapes(&mut graph).unwrap();
+    assert_eq!([shape(&graph, "last"), shape(&graph, "y")], ["[n, 4]", "[n, 3]"]);
+    assert_eq!(graph.value(z).shape, Some(Shape(vec![Dim::Symbol("n".to_owned()), Dim::Unknown])));
+}

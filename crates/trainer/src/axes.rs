@@ -14,6 +14,34 @@ use crate::error::{Error, Result};
 /// How the nodes that turn inputs are named.
 const BORDER: &str = "onnx-dendrite/input";
 
+/// Which axis of a file's output counts samples. In the working copy it is the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampleAxis {
+    /// This one.
+    At(usize),
+    /// None: the output is that of one sample.
+    Missing,
+}
+
+impl SampleAxis {
+    /// What an axis of the output is called in the working copy.
+    pub fn turned(self, axis: usize) -> usize {
+        match self {
+            SampleAxis::Missing => axis + 1,
+            SampleAxis::At(samples) if axis == samples => 0,
+            SampleAxis::At(samples) => axis + usize::from(axis < samples),
+        }
+    }
+
+    /// [`SampleAxis::turned`] the other way: the file's axis, of one that does not count samples.
+    pub fn of_file(self, axis: usize) -> usize {
+        match self {
+            SampleAxis::Missing => axis - 1,
+            SampleAxis::At(samples) => axis - usize::from(axis <= samples),
+        }
+    }
+}
+
 /// A value and the axis of it that counts samples.
 pub(crate) type BatchAxis = (ValueId, usize);
 
@@ -224,8 +252,16 @@ fn uncaptured(graph: &Graph, input: ValueId, why: &str, hint: &str) -> Result<()
     })
 }
 
+/// `value` with its samples first.
+pub(crate) fn samples_to_front(graph: &mut Graph, value: ValueId, samples: SampleAxis) -> ValueId {
+    match samples {
+        SampleAxis::At(axis) => turn_output(graph, value, axis),
+        SampleAxis::Missing => give_sample_axis(graph, value),
+    }
+}
+
 /// `value` with its samples, which lie on `axis`, first.
-pub(crate) fn turn_output(graph: &mut Graph, value: ValueId, axis: usize) -> ValueId {
+fn turn_output(graph: &mut Graph, value: ValueId, axis: usize) -> ValueId {
     let Some(shape) = graph.value(value).shape.clone().filter(|_| axis > 0) else { return value };
     let order = samples_first(shape.rank(), axis);
     let perm: Vec<i64> = order.iter().map(|from| *from as i64).collect();
@@ -298,7 +334,7 @@ pub(crate) fn take_sample_axis(graph: &mut Graph) -> Result<()> {
 }
 
 /// `value` with an axis of one sample before its own.
-pub(crate) fn give_sample_axis(graph: &mut Graph, value: ValueId) -> ValueId {
+fn give_sample_axis(graph: &mut Graph, value: ValueId) -> ValueId {
     let (element_type, shape) = (graph.value(value).element_type, graph.value(value).shape.clone());
     let zero = graph.add_constant("axes/sample", Tensor::int64s(&[0]));
     let name = format!("axes/{}", graph.name_of(value));
@@ -379,6 +415,18 @@ mod tests {
         assert_eq!(axes(&[(graph.inputs[1], 1), (graph.inputs[0], 0)]), [0, 1, 0]);
         assert!(named(&graph, &[("x2".to_owned(), 3)]).is_err_and(|e| e.to_string().contains("[4, 1, 64]")));
         assert!(named(&graph, &[("h0".to_owned(), 1)]).is_err_and(|e| e.to_string().contains("x0, x1, x2")));
+    }
+
+    #[test]
+    fn axes_of_an_output_have_a_name_in_the_file_and_one_in_the_copy() {
+        for (samples, turned) in
+            [(SampleAxis::At(0), [0, 1, 2]), (SampleAxis::At(1), [1, 0, 2]), (SampleAxis::At(2), [1, 2, 0])]
+        {
+            assert_eq!([0, 1, 2].map(|axis| samples.turned(axis)), turned);
+            let back = (0..3).filter(|axis| turned[*axis] > 0).all(|axis| samples.of_file(turned[axis]) == axis);
+            assert!(back);
+        }
+        assert_eq!(SampleAxis::Missing.of_file(SampleAxis::Missing.turned(0)), 0);
     }
 
     #[test]

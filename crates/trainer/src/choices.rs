@@ -60,6 +60,8 @@ pub enum LossKind {
     Auto,
     /// Cross-entropy of logits with classes or soft targets.
     CrossEntropy,
+    /// Connectionist temporal classification: which classes a sequence of steps spells.
+    Ctc,
     /// Binary cross-entropy of logits.
     Bce,
     /// Squared error.
@@ -79,6 +81,7 @@ impl FromStr for LossKind {
         Ok(match s {
             "auto" => LossKind::Auto,
             "cross-entropy" => LossKind::CrossEntropy,
+            "ctc" => LossKind::Ctc,
             "bce" => LossKind::Bce,
             "mse" => LossKind::Mse,
             "l1" => LossKind::L1,
@@ -86,7 +89,7 @@ impl FromStr for LossKind {
             file if file.ends_with(".onnx") => LossKind::File(file.into()),
             other => {
                 return Err(format!(
-                    "'{other}' is no loss; one of auto, cross-entropy, bce, mse, l1, huber or a .onnx file"
+                    "'{other}' is no loss; one of auto, cross-entropy, ctc, bce, mse, l1, huber or a .onnx file"
                 ));
             }
         })
@@ -98,6 +101,7 @@ impl fmt::Display for LossKind {
         match self {
             LossKind::Auto => f.write_str("auto"),
             LossKind::CrossEntropy => f.write_str("cross-entropy"),
+            LossKind::Ctc => f.write_str("ctc"),
             LossKind::Bce => f.write_str("bce"),
             LossKind::Mse => f.write_str("mse"),
             LossKind::L1 => f.write_str("l1"),
@@ -163,6 +167,8 @@ pub enum MetricKind {
     Accuracy,
     /// Share of targets among the largest scores.
     Top(usize),
+    /// Share of classes that are missing, too many or others in decoded sequences.
+    Cer,
     /// F1.
     F1,
     /// Area under the ROC curve.
@@ -185,6 +191,7 @@ impl FromStr for MetricKind {
         Ok(match s {
             "auto" => MetricKind::Auto,
             "accuracy" => MetricKind::Accuracy,
+            "cer" => MetricKind::Cer,
             "f1" => MetricKind::F1,
             "auc" => MetricKind::Auc,
             "mae" => MetricKind::Mae,
@@ -195,7 +202,7 @@ impl FromStr for MetricKind {
                 Some(k) => MetricKind::Top(k),
                 None => {
                     return Err(format!(
-                        "'{other}' is no metric; one of auto, accuracy, top5 (or another number), f1, auc, mae, rmse, loss or a .onnx file"
+                        "'{other}' is no metric; one of auto, accuracy, top5 (or another number), cer, f1, auc, mae, rmse, loss or a .onnx file"
                     ));
                 }
             },
@@ -209,6 +216,7 @@ impl fmt::Display for MetricKind {
             MetricKind::Auto => f.write_str("auto"),
             MetricKind::Accuracy => f.write_str("accuracy"),
             MetricKind::Top(k) => write!(f, "top{k}"),
+            MetricKind::Cer => f.write_str("cer"),
             MetricKind::F1 => f.write_str("f1"),
             MetricKind::Auc => f.write_str("auc"),
             MetricKind::Mae => f.write_str("mae"),

@@ -3,10 +3,10 @@
 use dendrite_data::DataSet;
 use dendrite_onnx::{Dim, Graph, Model, ValueId, WORKING_OPSET, ops::cost::model_parameters, upgrade::upgrade};
 use dendrite_runtime::infer_shapes;
-use dendrites::find_sites;
+use dendrites::{find_sites, hoist};
 
 use crate::{
-    axes,
+    axes::{self, SampleAxis},
     error::{Error, Result},
     further,
     link::{Link, before_link},
@@ -45,6 +45,7 @@ impl Network {
 fn prepare(model: &Model, options: &Options, batching: Batching) -> Result<Network> {
     model.support()?;
     let mut graph = Graph::from_model(model)?;
+    hoist(&mut graph)?;
     let quantised = quantised::first(&graph);
     // What stands in the way of a quantised model is mostly that.
     let explained = |e: Error| match &quantised {
@@ -87,21 +88,24 @@ fn prepare(model: &Model, options: &Options, batching: Batching) -> Result<Netwo
     // What the loss takes of an output, its samples first; what lies between; and where the file has the samples.
     let mut taken = |output: ValueId| {
         let axis = axes::of_output(&graph, output, &batched, &named);
-        let (prediction, link) = match before_link(&mut graph, output) {
-            // Over other classes than those of the last axis once it is turned, or given an axis.
-            (_, Link::Softmax) if axis > 0 || batching == Batching::Whole => (output, Link::Identity),
-            found => found,
+        let (prediction, link) = before_link(&mut graph, output);
+        let counts = match batching {
+            Batching::Free => true,
+            Batching::One => axes::counts_one(&graph, prediction, axis),
+            Batching::Whole => false,
         };
-        let prediction = match batching {
-            Batching::Free => axes::turn_output(&mut graph, prediction, axis),
-            Batching::One if axes::counts_one(&graph, prediction, axis) => {
-                axes::turn_output(&mut graph, prediction, axis)
-            }
-            Batching::One | Batching::Whole => axes::give_sample_axis(&mut graph, prediction),
+        let samples = if counts { SampleAxis::At(axis) } else { SampleAxis::Missing };
+        let (prediction, link) = match link {
+            Link::Softmax { axis } => match samples.turned(axis) {
+                // Over samples it is none of classes.
+                0 => (output, Link::Identity),
+                axis => (prediction, Link::Softmax { axis }),
+            },
+            link => (prediction, link),
         };
-        (prediction, link, axis)
+        (axes::samples_to_front(&mut graph, prediction, samples), link, samples)
     };
-    let (prediction, link, output_axis) = taken(output);
+    let (prediction, link, output_samples) = taken(output);
     let further: Vec<Further> = further
         .into_iter()
         .zip(&options.also)
@@ -133,7 +137,7 @@ fn prepare(model: &Model, options: &Options, batching: Batching) -> Result<Netwo
         fixed_batch: fixed,
         batch_symbol,
         turned_inputs,
-        output_axis,
+        output_samples,
         states,
         batching,
     })

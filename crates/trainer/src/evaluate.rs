@@ -18,6 +18,7 @@ use crate::{
     metric::{Interval, Mean, Metric, Scored, Truth, intervals},
     network::{Growth, Link, Network},
     objective::Objective,
+    sequence::Sequences,
 };
 
 /// The result of an evaluation.
@@ -74,9 +75,11 @@ impl Score {
         Scored {
             predictions: self.rows(part),
             shape: &self.shape,
+            class_axis: basis.class_axis,
             independent: basis.independent,
             truth,
             ignore: basis.ignore,
+            sequences: basis.sequences,
             losses: self.per_sample.get(part.clone()).unwrap_or_default(),
             measured: self.measured.get(part.clone()).unwrap_or_default(),
             outputs,
@@ -94,7 +97,7 @@ impl Score {
         if basis.link == Link::Identity || !matches!(basis.metric, Metric::Mae | Metric::Rmse) {
             return Vec::new();
         }
-        self.rows(part).chunks_exact(self.width().max(1)).flat_map(|row| basis.link.apply(row)).collect()
+        self.rows(part).chunks_exact(self.width().max(1)).flat_map(|row| basis.link.apply(row, &self.shape)).collect()
     }
 }
 
@@ -105,10 +108,14 @@ pub struct Basis {
     pub metric: Metric,
     /// What lies between predictions and the model's output.
     pub link: Link,
+    /// The axis of predictions that holds classes.
+    pub class_axis: usize,
     /// Whether scores are independent, each behind a sigmoid.
     pub independent: bool,
     /// The class number that marks positions without a target.
     pub ignore: Option<i64>,
+    /// How predictions spell sequences, where targets are such.
+    pub sequences: Option<Sequences>,
 }
 
 /// An evaluation session over one structure (dendrite sets), for any weights of it.
@@ -300,7 +307,7 @@ mod tests {
         for (metric, link) in
             [(Metric::Mae, Link::Sigmoid), (Metric::Rmse, Link::Identity), (Metric::Accuracy, Link::Sigmoid)]
         {
-            let basis = Basis { metric, link, independent: true, ignore: None };
+            let basis = Basis { metric, link, class_axis: 1, independent: true, ignore: None, sequences: None };
             let (truth, all) = (Truth::of(&samples.target_tensor()?), 0..rows);
             let outputs = score.outputs(&basis, &all);
             let whole = score.scored(&basis, &truth, &outputs, &all);

@@ -1,13 +1,15 @@
 //! The result as a file: the user's model, edited.
 
+use std::{borrow::Cow, collections::HashSet, path::Path};
+
 use dendrite_data::Samples;
-use dendrite_onnx::{Model, Patch, Tensor, proto::GraphProto};
+use dendrite_onnx::{Model, Patch, Tensor, file, functions::inlined, proto::GraphProto};
 use dendrite_runtime::Session;
 use dendrites::{DendriteSet, Site, insert::insert_into_patch};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    axes,
+    axes::{self, SampleAxis},
     error::{Error, Result},
     feed,
     network::{Batching, Growth, Network},
@@ -59,8 +61,60 @@ pub fn is_own_metadata(key: &str) -> bool {
     key.strip_prefix(METADATA).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// The patch that turns the user's file into the grown model.
-pub fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<&Lineage>) -> Result<Patch> {
+/// How the user's file becomes another.
+#[derive(Debug, Clone)]
+pub struct Edit<'a> {
+    /// The user's file; where dendrites stand in functions, with these in the place of their calls.
+    pub base: Cow<'a, Model>,
+    /// What changes in it.
+    pub patch: Patch,
+}
+
+impl<'a> Edit<'a> {
+    /// The file as it is.
+    pub fn none(model: &'a Model) -> Self {
+        Edit { base: Cow::Borrowed(model), patch: Patch::new() }
+    }
+
+    /// Write the edited model and its data files.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(file::write(&self.base, &self.patch, path)?)
+    }
+
+    /// The bytes of the edited model file.
+    pub fn apply(&self) -> Result<Vec<u8>> {
+        Ok(self.patch.apply(&self.base)?)
+    }
+}
+
+/// The edit that turns the user's file into the grown model.
+pub fn edit<'a>(model: &'a Model, network: &Network, growth: &Growth, lineage: Option<&Lineage>) -> Result<Edit<'a>> {
+    let sites: Vec<&str> = growth.sets.iter().map(|set| set.site.as_str()).collect();
+    let base = base(model, network, &sites)?;
+    let patch = patch(&base, network, growth, lineage)?;
+    Ok(Edit { base, patch })
+}
+
+/// The file into which dendrites at `sites` can be put.
+pub(crate) fn base<'a>(model: &'a Model, network: &Network, sites: &[&str]) -> Result<Cow<'a, Model>> {
+    let applications = sites.iter().filter_map(|site| network.site(site)).flat_map(|site| &site.applications);
+    let mut in_functions =
+        applications.filter(|application| network.graph.function_of(application.node).is_some()).peekable();
+    if in_functions.peek().is_none() {
+        return Ok(Cow::Borrowed(model));
+    }
+    let base = inlined(model)?;
+    let outputs: HashSet<&String> = base.graph().node.iter().flat_map(|node| &node.output).collect();
+    match in_functions.find(|application| !outputs.contains(&application.name)) {
+        None => Ok(base),
+        Some(application) => Err(Error::Option {
+            reason: format!("the function around '{}' cannot be put in the place of its call", application.name),
+            hint: "inline the model's functions first (onnx.inliner.inline_local_functions)".to_owned(),
+        }),
+    }
+}
+
+fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<&Lineage>) -> Result<Patch> {
     let mut patch = Patch::new();
     let own: Vec<String> = growth
         .sets
@@ -71,11 +125,14 @@ pub fn patch(model: &Model, network: &Network, growth: &Growth, lineage: Option<
         .collect();
     let source = model.proto().graph.as_ref();
     for (name, tensor) in growth.weights.iter().filter(|(name, _)| !own.contains(name)) {
-        let unchanged = network.graph.find(name).and_then(|id| network.graph.constant(id)) == Some(tensor);
+        let id = network.graph.find(name);
+        let unchanged = id.and_then(|id| network.graph.constant(id)) == Some(tensor);
         if unchanged {
             continue;
         }
-        if source.is_some_and(|g| is_initializer(g, name)) {
+        if let Some(place) = id.and_then(|id| network.graph.place_of(id)) {
+            patch.replace_in_body(place, tensor.clone());
+        } else if source.is_some_and(|g| is_initializer(g, name)) {
             patch.replace_initializer(name, tensor.clone());
         } else {
             patch.replace_constant(name, tensor.clone());
@@ -124,7 +181,10 @@ pub fn run_file(
         let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let outputs = session.run(&feeds)?;
         let found = outputs.iter().find(|(name, _)| name == output).map(|(_, tensor)| tensor);
-        let found = found.map(|tensor| axes::out_of_file(tensor, network.output_axis)).transpose()?;
+        let found = match network.output_samples {
+            SampleAxis::At(axis) => found.map(|tensor| axes::out_of_file(tensor, axis)).transpose()?,
+            SampleAxis::Missing => found.cloned(),
+        };
         values.extend(found.and_then(|tensor| tensor.to_f32()).ok_or_else(|| Error::Option {
             reason: format!("the exported model has no float output '{output}'"),
             hint: "report this".to_owned(),
@@ -161,20 +221,20 @@ fn model_rows(network: &Network, samples: &Samples, indices: &[usize]) -> Result
 }
 
 /// The largest relative difference, |a - b| / max(1, max |b|), between a file's output and what the evaluation session
-/// predicted for the same samples.
+/// predicted for the same samples, each of `shape`.
 pub fn parity(
     file: &mut Session,
     network: &Network,
     samples: &Samples,
     predictions: &[f32],
-    width: usize,
+    shape: &[usize],
 ) -> Result<f64> {
     let (rows, values) = run_file(file, network, samples, &network.output)?;
-    let width = width.max(1);
+    let width = shape.iter().product::<usize>().max(1);
     // Elements of an output are those of a prediction; rows that only fill a fixed batch are left out.
     let real = samples.len().min(rows);
     let expected: Vec<f32> =
-        predictions.chunks_exact(width).take(real).flat_map(|row| network.link.apply(row)).collect();
+        predictions.chunks_exact(width).take(real).flat_map(|row| network.link.apply(row, shape)).collect();
     let values = if values.len() == rows * width { &values[..real * width] } else { &values[..] };
     Ok(relative_difference(values, &expected))
 }

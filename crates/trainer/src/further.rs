@@ -78,6 +78,7 @@ fn choose(model: &Model, also: &Also, options: &Options, data: &DataSet) -> Resu
         metric: MetricKind::Loss,
         class_weights: ClassWeights::Equal,
         ignore_index: None,
+        class_axis: None,
         label_smoothing: 0.0,
         also: Vec::new(),
         ..options.clone()

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dendrite_data::{DataSet, Samples};
-use dendrite_onnx::{Model, Patch, Tensor, file, ops::cost::model_macs};
+use dendrite_onnx::{Model, Tensor, ops::cost::model_macs};
 use dendrite_runtime::{Optimization, Session, SessionOptions};
 use dendrites::{DendriteSet, Plan, fragment};
 
@@ -173,6 +173,7 @@ impl Controller<'_, '_> {
                 val_metric: base.metric,
                 loss: self.fixed.objective.kind.to_string(),
                 loss_reason: self.fixed.objective.reason,
+                class_axis: self.fixed.objective.other_class_axis(&self.fixed.whole),
                 classes: self.fixed.val.classes().map(<[String]>::to_vec),
                 most_frequent: self.fixed.objective.most_frequent(&self.fixed.val)?,
             })?;
@@ -434,19 +435,21 @@ impl Controller<'_, '_> {
         let parent = crate::checkpoint::sha256(self.run.model.bytes());
         let lineage =
             Lineage { method: options.method.name(), seed: options.seed, parent: &parent, sets: &state.best.sets };
-        let patch =
-            if improved { export::patch(self.run.model, network, &state.best, Some(&lineage))? } else { Patch::new() };
+        let edit = match improved {
+            true => export::edit(self.run.model, network, &state.best, Some(&lineage))?,
+            false => export::Edit::none(self.run.model),
+        };
         let path = self.folder.root().join(folder::MODEL);
-        file::write(self.run.model, &patch, &path)?;
+        edit.write(&path)?;
         let mut evaluator = self.evaluator(&state.best)?;
         let after = evaluator.score_unless(&self.fixed.val, self.run.interrupt)?;
         let mut exported = Session::from_file(&path, &self.run.session)?;
-        let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, after.width())?;
+        let ort = export::parity(&mut exported, network, &self.fixed.whole_val, &after.predictions, &after.shape)?;
         drop(exported);
         // More than the usual is mostly not a difference of the graphs: some models magnify the last digits of their kernels.
         let (ort_unoptimised, input_optimised) = if ort > summary::TOLERANCE {
             let mut plain = self.unoptimised(Some(&path))?;
-            let ort = export::parity(&mut plain, network, &self.fixed.whole_val, &after.predictions, after.width())?;
+            let ort = export::parity(&mut plain, network, &self.fixed.whole_val, &after.predictions, &after.shape)?;
             (Some(ort), Some(self.input_optimised()?))
         } else {
             (None, None)
@@ -521,9 +524,9 @@ impl Controller<'_, '_> {
     /// A model of fixed batch is trained on a copy whose batch is dynamic: compare the two on real inputs.
     fn prove_dynamic_copy(&self, score: &Score) -> Result<()> {
         let Some(size) = self.fixed.whole.fixed_batch else { return Ok(()) };
-        let (predictions, width) = (&score.predictions, score.width());
+        let (predictions, shape) = (&score.predictions, &score.shape);
         let from_copy = |mut original: Session| {
-            export::parity(&mut original, &self.fixed.whole, &self.fixed.whole_val, predictions, width)
+            export::parity(&mut original, &self.fixed.whole, &self.fixed.whole_val, predictions, shape)
         };
         let mut difference = from_copy(self.session(self.run.model.path(), &self.run.session)?)?;
         if difference > summary::TOLERANCE {

@@ -1,48 +1,60 @@
 //! What lies between the value the loss takes and the model's output: losses take logits.
 
-use dendrite_onnx::{Graph, NodeId, ValueId};
+use dendrite_onnx::{Attributes, Graph, NodeId, ValueId};
+
+use crate::classes::Classes;
 
 /// The function between the value the loss takes and the model's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// None: the output itself.
     Identity,
-    /// The output is a softmax over the last axis of two-dimensional logits.
-    Softmax,
+    /// The output is a softmax of logits.
+    Softmax {
+        /// Over which axis.
+        axis: usize,
+    },
     /// The output is an elementwise sigmoid.
     Sigmoid,
 }
 
 impl Link {
-    /// The model's output for a row of predictions.
-    pub fn apply(self, row: &[f32]) -> Vec<f32> {
+    /// The model's output for the prediction `row` of one sample, of `shape`.
+    pub fn apply(self, row: &[f32], shape: &[usize]) -> Vec<f32> {
         match self {
             Link::Identity => row.to_vec(),
             Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
-            Link::Softmax => {
-                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let exponentials: Vec<f32> = row.iter().map(|v| (v - top).exp()).collect();
-                let sum: f32 = exponentials.iter().sum();
-                exponentials.iter().map(|v| v / sum).collect()
+            Link::Softmax { axis } => {
+                let classes = Classes::of(shape, axis.saturating_sub(1));
+                let mut output = row.to_vec();
+                for position in 0..classes.positions(row.len()) {
+                    let scores = classes.scores(row, position);
+                    let top = scores.clone().fold(f32::NEG_INFINITY, f32::max);
+                    let sum: f32 = scores.clone().map(|v| (v - top).exp()).sum();
+                    scores
+                        .enumerate()
+                        .for_each(|(class, v)| output[classes.place(position, class)] = (v - top).exp() / sum);
+                }
+                output
             }
         }
     }
 
     /// The model's output for a prediction in a graph.
     pub fn attach(self, graph: &mut Graph, prediction: ValueId) -> ValueId {
-        let op = match self {
+        let (op, attributes) = match self {
             Link::Identity => return prediction,
-            Link::Sigmoid => "Sigmoid",
-            Link::Softmax => "Softmax",
+            Link::Sigmoid => ("Sigmoid", Attributes::new()),
+            Link::Softmax { axis } => ("Softmax", Attributes::new().with("axis", axis as i64)),
         };
         let (element_type, shape) = (graph.value(prediction).element_type, graph.value(prediction).shape.clone());
-        let output = graph.op(op, "link/output", &[prediction], Default::default());
+        let output = graph.op(op, "link/output", &[prediction], attributes);
         graph.set_type(output, element_type, shape);
         output
     }
 }
 
-/// The value before a final softmax or sigmoid. A sigmoid may be followed by operators that only move numbers: they come before it
+/// The value before a final softmax, whose axis is that of the file, or sigmoid. A sigmoid may be followed by operators that only move numbers: they come before it
 /// as well, and a copy of them does.
 pub(crate) fn before_link(graph: &mut Graph, output: ValueId) -> (ValueId, Link) {
     let mut value = output;
@@ -53,11 +65,13 @@ pub(crate) fn before_link(graph: &mut Graph, output: ValueId) -> (ValueId, Link)
             ("", "Identity", Some(input)) => value = input,
             ("", "Sigmoid", Some(input)) => return (moved(graph, input, &moves), Link::Sigmoid),
             ("", "Softmax", Some(input)) if moves.is_empty() => {
+                let Some(rank) = graph.rank(input) else { break };
                 let axis = node.attributes.int("axis", -1);
-                if graph.rank(input) == Some(2) && (axis == -1 || axis == 1) {
-                    return (input, Link::Softmax);
-                }
-                break;
+                let axis = if axis < 0 { axis + rank as i64 } else { axis };
+                return match usize::try_from(axis) {
+                    Ok(axis) if axis < rank => (input, Link::Softmax { axis }),
+                    _ => (output, Link::Identity),
+                };
             }
             ("", "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Flatten", Some(input)) => {
                 moves.push(id);

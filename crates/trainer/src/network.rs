@@ -6,10 +6,10 @@ use dendrite_onnx::{Dim, Graph, Model, Shape, ValueId, ops::cost::model_paramete
 use dendrite_runtime::infer_shapes;
 use dendrites::{DendriteSet, NotASite, Site, Weights, fragment::Reading, insert::insert_into_graph};
 
-pub use crate::link::Link;
+pub use crate::{axes::SampleAxis, link::Link};
 use crate::{
     error::{Error, Result},
-    options::Options,
+    options::{LossKind, Options},
 };
 
 /// A model prepared for training.
@@ -37,8 +37,8 @@ pub struct Network {
     pub batch_symbol: Option<String>,
     /// Inputs whose samples lie on another axis than the first in the file, with that axis. Here they have them first.
     pub turned_inputs: Vec<(String, usize)>,
-    /// The axis of the output that counts samples in the file. Here it is the first.
-    pub output_axis: usize,
+    /// The axis of the output that counts samples in the file.
+    pub output_samples: SampleAxis,
     /// Inputs that hold one state for every sample.
     pub states: Vec<String>,
     /// How samples become batches.
@@ -136,6 +136,13 @@ impl Network {
         Options { micro_batch, ..options.clone() }
     }
 
+    /// The axis of the prediction that is `axis` of the file's output, below zero counted from its end.
+    pub(crate) fn prediction_axis(&self, axis: i64) -> Option<usize> {
+        let rank = self.graph.rank(self.prediction)? - usize::from(self.output_samples == SampleAxis::Missing);
+        let axis = usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok()?;
+        (axis < rank).then(|| self.output_samples.turned(axis))
+    }
+
     /// What the network asks of data.
     pub fn request(&self, options: &Options) -> Request {
         let mut inputs = Input::of_graph(&self.graph, &self.graph.inputs);
@@ -158,6 +165,10 @@ impl Network {
     /// The samples of a data set, its target brought to the prediction's form.
     pub fn samples(&self, data: &DataSet, options: &Options) -> Result<Samples> {
         let samples = data.samples(&self.request(options))?;
+        if options.loss == LossKind::Ctc {
+            // Of sequences one class a row is a sequence too.
+            return Ok(samples);
+        }
         Ok(samples.conformed(&self.graph.value(self.prediction).shape.clone().unwrap_or_default())?)
     }
 

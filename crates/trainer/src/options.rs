@@ -57,6 +57,10 @@ pub struct Options {
     pub map: Vec<(String, String)>,
     /// The axis that counts samples of inputs and outputs, by name, where it is another than can be told from the model.
     pub batch_axis: Vec<(String, usize)>,
+    /// The axis of the output that holds classes, where it is another than can be told; below zero counted from the end.
+    pub class_axis: Option<i64>,
+    /// The class that stands for none in the connectionist temporal classification; below zero counted from the end.
+    pub blank: i64,
     /// Whether a row of every array is a whole input of the model, which has no axis that counts samples.
     pub one_at_a_time: bool,
     /// Epochs of a neuron phase, at most.
@@ -132,6 +136,8 @@ impl Default for Options {
             weight: None,
             map: Vec::new(),
             batch_axis: Vec::new(),
+            class_axis: None,
+            blank: 0,
             one_at_a_time: false,
             epochs: 200,
             dendrite_epochs: 10,

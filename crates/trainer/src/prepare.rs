@@ -7,6 +7,7 @@ use dendrites::{Connection, Demand, Plan, sites::select};
 use crate::{
     batch_norm, drawn,
     error::{Error, Result},
+    export,
     frozen::{self, Frozen},
     further,
     grow::Run,
@@ -73,7 +74,8 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     }
     let objective = Objective::choose(&network, &train, options)?;
     // The training data decide which loss it is, all have to fit it.
-    let same = Options { loss: objective.kind.clone(), ..options.clone() };
+    let class_axis = Some(network.output_samples.of_file(objective.class_axis) as i64);
+    let same = Options { loss: objective.kind.clone(), class_axis, ..options.clone() };
     Objective::choose(&network, &val, &same)?;
     if let Some(test) = &test {
         Objective::choose(&network, test, &same)?;
@@ -115,11 +117,15 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     let mut changing = trained.clone();
     changing.extend(batch_norm::changing(&network.graph, &changing, options)?);
     let sites: Vec<&str> = plan.sites.iter().map(|s| s.name.as_str()).collect();
+    export::base(run.model, &network, &sites)?;
     let (frozen, behind) = Frozen::split(&network, &changing, &sites, &data, options)?.unzip();
     // Behind a frozen part little is left to hold.
     if resolved.micro_batch.is_none() && frozen.is_none() && !trained.is_empty() {
         let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
         resolved.micro_batch = memory::trained_at_once(&network, &growth, &train, options)?;
+    }
+    if let Some(axis) = objective.other_class_axis(&network) {
+        resolved.class_axis = Some(axis as i64);
     }
     let options = &resolved;
     if !trained.is_empty() {

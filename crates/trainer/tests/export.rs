@@ -121,10 +121,10 @@ fn the_exported_file_is_the_trained_network() {
                 let outputs = Session::from_graph(&graph, &options).unwrap().run(&feeds).unwrap();
                 let predictions = outputs[0].1.to_f32().unwrap();
                 assert_eq!(outputs[0].1.shape()[0], ROWS, "{name}: the batch is free");
-                let file = export::patch(&model, &network, &growth, None).unwrap().apply(&model).unwrap();
+                let file = export::edit(&model, &network, &growth, None).unwrap().apply().unwrap();
                 let mut session = Session::from_bytes(&file, &options).unwrap();
-                let width = predictions.len() / ROWS;
-                let off = export::parity(&mut session, &network, &samples, &predictions, width).unwrap();
+                let shape = &outputs[0].1.shape()[1..];
+                let off = export::parity(&mut session, &network, &samples, &predictions, shape).unwrap();
                 println!("{name}: {count} {connection:?}, {optimization:?}: {off:e}");
                 assert!(off <= 1e-6, "{name}: {count} {connection:?}, {optimization:?}: {off:e}");
 
@@ -136,7 +136,7 @@ fn the_exported_file_is_the_trained_network() {
         }
         // What has not changed returns byte for byte.
         let unchanged = Growth { weights: Default::default(), sets: Vec::new() };
-        let file = export::patch(&model, &network, &unchanged, None).unwrap().apply(&model).unwrap();
+        let file = export::edit(&model, &network, &unchanged, None).unwrap().apply().unwrap();
         assert_eq!(file, model.bytes().to_vec(), "{name}");
     }
 }

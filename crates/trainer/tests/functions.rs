@@ -1,5 +1,5 @@
-//! A model of calls of its own functions: the weights it hands to them train, dendrites grow outside of them, and the file
-//! keeps its functions and calls.
+//! A model of calls of its own functions: the weights it hands to them train. Where dendrites grow outside of functions the file
+//! keeps its functions and calls, where they grow inside, what the calls compute stands in their place.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -77,19 +77,19 @@ fn data(rows: usize, seed: u64) -> DataSet {
     pairs(rows, seed, |[a, b]| a * b)
 }
 
-#[test]
-fn a_model_of_functions_grows_and_keeps_them() {
-    let model = model();
-    let network = Network::prepare(&model, None).unwrap();
-    assert_eq!(network.sites.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["y"]);
-    let reasons: Vec<&str> = network.not_sites.iter().map(|n| n.reason.as_str()).collect();
-    assert!(reasons.len() == 2 && reasons.iter().all(|r| r.contains("function 'layer'")), "{reasons:?}");
-
+/// The model after a run with dendrites at `sites`.
+fn grown(model: &Model, sites: &[&str], controls: Vec<Control>) -> Model {
     let folder = tempfile::tempdir().unwrap();
-    let options =
-        Options { method: Method::Gd, epochs: 20, dendrites: 1, controls: vec![Control::Wider], ..Options::default() };
+    let options = Options {
+        method: Method::Gd,
+        epochs: 20,
+        dendrites: 1,
+        sites: sites.iter().map(|s| (*s).to_owned()).collect(),
+        controls,
+        ..Options::default()
+    };
     let run = &mut Run {
-        model: &model,
+        model,
         train: &data(400, 1),
         val: &data(200, 2),
         test: None,
@@ -104,15 +104,53 @@ fn a_model_of_functions_grows_and_keeps_them() {
     };
     let outcome = grow(run).unwrap();
     assert!(outcome.improved && outcome.summary.parity.ort < 1e-5);
+    assert!(outcome.summary.kept_dendrites > 0);
+    Model::open(folder.path().join("run").join("model.onnx")).unwrap()
+}
 
-    let grown = Model::open(folder.path().join("run").join("model.onnx")).unwrap();
-    assert_eq!(grown.proto().functions, model.proto().functions);
-    let calls = |model: &Model| -> Vec<NodeProto> {
-        model.graph().node.iter().filter(|n| n.domain() == "local").cloned().collect()
-    };
-    assert_eq!(calls(&grown), calls(&model));
+fn calls(model: &Model) -> Vec<NodeProto> {
+    model.graph().node.iter().filter(|n| n.domain() == "local").cloned().collect()
+}
+
+fn assert_trained(model: &Model, grown: &Model) {
     let tensor = |model: &Model, name: &str| model.tensor(model.initializers()[name]).unwrap();
     for name in ["first.weight", "second.weight", "second.bias", "head.weight"] {
-        assert_ne!(tensor(&grown, name), tensor(&model, name), "{name} did not train");
+        assert_ne!(tensor(grown, name), tensor(model, name), "{name} did not train");
     }
+}
+
+#[test]
+fn a_model_that_grows_outside_of_its_functions_keeps_them() {
+    let model = model();
+    let grown = grown(&model, &["y"], vec![Control::Wider]);
+    assert_eq!(grown.proto().functions, model.proto().functions);
+    assert_eq!(calls(&grown), calls(&model));
+    assert_trained(&model, &grown);
+}
+
+#[test]
+fn dendrites_grow_in_functions() {
+    let model = model();
+    let network = Network::prepare(&model, None).unwrap();
+    let sites: Vec<&str> = network.sites.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(sites, ["first/sum", "second/sum", "y"]);
+    let grown = grown(&model, &["first*", "second*"], Vec::new());
+    assert!(grown.proto().functions.is_empty() && calls(&grown).is_empty());
+    assert_trained(&model, &grown);
+    let found = dendrites::compare(&model, &grown).unwrap();
+    let added: Vec<&str> = found.added.iter().map(|growth| growth.site.as_str()).collect();
+    assert_eq!(added, ["first/sum", "second/sum"]);
+    assert!(found.rest.nodes.is_empty() && found.rest.format.is_empty(), "{:?}", found.rest);
+    assert_eq!(found.rest.other.len(), 1);
+}
+
+#[test]
+fn functions_of_another_opset_are_left_alone() {
+    let mut proto = model().proto().clone();
+    proto.functions[0].opset_import[0].version = Some(16);
+    let model = Model::from_bytes(proto.encode_to_vec()).unwrap();
+    let network = Network::prepare(&model, None).unwrap();
+    assert_eq!(network.sites.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["y"]);
+    let reasons: Vec<&str> = network.not_sites.iter().map(|n| n.reason.as_str()).collect();
+    assert!(reasons.len() == 2 && reasons.iter().all(|r| r.contains("function 'layer'")), "{reasons:?}");
 }

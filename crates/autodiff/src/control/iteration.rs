@@ -1,6 +1,6 @@
 //! Scan and Loop: the gradient is a Scan over the iterations from last to first.
 
-use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Shape, Tensor, ValueId, proto::GraphProto};
+use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Shape, Tensor, ValueId, WORKING_OPSET, proto::GraphProto};
 
 use super::body::Body;
 use crate::{
@@ -199,8 +199,15 @@ impl<'b> Iteration<'b> {
         // An array that was read from the front gets its last element first.
         let prepended = read.iter().map(|i| i64::from(!self.reads[*i].reversed)).collect::<Vec<_>>();
         attributes.set("scan_output_directions", prepended);
-        let inputs: Vec<_> = inputs.into_iter().map(|v| Some(v.id())).collect();
-        let found = b.several("Scan", &inputs, attributes, carried_states + read.len());
+        let outputs = carried_states + read.len();
+        let found = match counted {
+            // What is kept of each iteration begins with the states and ends with its number.
+            Some(_) if !begins(ctx) => {
+                let numbers = inputs[carried_states + self.states.len()];
+                self.if_any(ctx, numbers, &inputs, attributes, outputs)?
+            }
+            _ => b.several("Scan", &inputs.iter().map(|v| Some(v.id())).collect::<Vec<_>>(), attributes, outputs),
+        };
         let outside = carried
             .iter()
             .map(|i| self.initial[*i])
@@ -208,6 +215,41 @@ impl<'b> Iteration<'b> {
             .chain(read.iter().map(|i| self.reads[*i].outer));
         let pairs = outside.zip(found).filter(|(outside, _)| wanted(outside.id()));
         Ok(pairs.map(|(v, gradient)| (v.id(), gradient.typed(v.element_type(), v.shape()))).collect())
+    }
+
+    /// A Loop may end before its first iteration, and the runtime has no Scan over nothing: the gradients of the first
+    /// `count` of `inputs` by the Scan where there are `numbers` of iterations, else as they are.
+    fn if_any(
+        &self,
+        ctx: &Ctx<'b>,
+        numbers: V<'b>,
+        inputs: &[V<'b>],
+        attributes: Attributes,
+        count: usize,
+    ) -> Result<Vec<V<'b>>> {
+        let branch = |taken: &[V<'b>]| -> (Graph, Vec<ValueId>) {
+            let mut graph = Graph::new("iterations", WORKING_OPSET);
+            let outer = ctx.b.graph();
+            let capture = |v: &V<'b>| graph.capture(outer.name_of(v.id()), Some(v.element_type()), v.shape());
+            let captured = taken.iter().map(capture).collect();
+            (graph, captured)
+        };
+        let (mut some, captured) = branch(inputs);
+        let captured: Vec<Option<ValueId>> = captured.into_iter().map(Some).collect();
+        some.outputs = some.add_node("Scan", &self.body.named("iterated"), &captured, attributes, count);
+        let (mut none, captured) = branch(&inputs[..count]);
+        for v in captured {
+            let output = none.op("Identity", &self.body.named("unchanged"), &[v], Attributes::new());
+            none.outputs.push(output);
+        }
+        for (place, input) in inputs[..count].iter().enumerate() {
+            for graph in [&mut some, &mut none] {
+                graph.set_type(graph.outputs[place], Some(input.element_type()), input.shape());
+            }
+        }
+        let any = numbers.dim(0).squeeze(&[0]).compare("Greater", ctx.b.scalar(ElementType::Int64, 0.0));
+        let attributes = Attributes::new().with("then_branch", some.to_body()?).with("else_branch", none.to_body()?);
+        Ok(ctx.b.several("If", &[Some(any.id())], attributes, count))
     }
 
     /// A body may leave out what its inputs are: as what they are given.
@@ -273,6 +315,12 @@ impl<'b> Iteration<'b> {
         };
         Ok(kept.into_iter().enumerate().map(output).collect())
     }
+}
+
+/// Whether the first iteration of a Loop is certain: its number of iterations and its condition are known.
+fn begins(ctx: &Ctx<'_>) -> bool {
+    let positive = |v: V<'_>| v.as_scalar().is_some_and(|n| n > 0.0);
+    ctx.opt(0).is_none_or(positive) && ctx.opt(1).is_none_or(positive)
 }
 
 fn zeros<'b>(ctx: &Ctx<'b>, v: V<'b>) -> Result<V<'b>> {

@@ -70,13 +70,14 @@ impl Builder {
 
     /// A constant; equal small ones are shared.
     pub fn constant(&self, tensor: Tensor) -> V<'_> {
+        // Named after the scope: in a body, a name of the graph around it would hide what that stands for.
+        let name = format!("{}/constant", self.name.borrow());
         if tensor.len() > 64 {
-            let name = format!("{}/constant", self.name.borrow());
             return self.value(self.graph_mut().add_constant(&name, tensor));
         }
         let key = (tensor.element_type(), tensor.shape().to_vec(), tensor.bytes().to_vec());
         let known = self.constants.borrow().get(&key).copied();
-        let id = known.unwrap_or_else(|| self.graph_mut().add_constant("gradient/constant", tensor));
+        let id = known.unwrap_or_else(|| self.graph_mut().add_constant(&name, tensor));
         self.constants.borrow_mut().insert(key, id);
         self.value(id)
     }

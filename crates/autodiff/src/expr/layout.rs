@@ -25,7 +25,9 @@ impl<'b> V<'b> {
         } else {
             self.b.sizes(&sizes)
         };
-        let attributes = if empty { Attributes::new().with("allowzero", 1) } else { Attributes::new() };
+        // A computed size of 0 is a size too.
+        let computed = unknown > 1 && !sizes.iter().any(|s| matches!(s, Size::Rest));
+        let attributes = if empty || computed { Attributes::new().with("allowzero", 1) } else { Attributes::new() };
         self.b.node("Reshape", &[self, target], attributes, self.element_type(), Some(shape))
     }
 
@@ -36,8 +38,8 @@ impl<'b> V<'b> {
                 self.reshape(&sizes)
             }
             _ => {
-                let target = like.shape_of();
-                self.b.node("Reshape", &[self, target], Attributes::new(), self.element_type(), like.shape())
+                let (target, attributes) = (like.shape_of(), Attributes::new().with("allowzero", 1));
+                self.b.node("Reshape", &[self, target], attributes, self.element_type(), like.shape())
             }
         }
     }

@@ -31,15 +31,18 @@ fn attended<'b>(
     bias: Option<V<'b>>,
     past: Option<V<'b>>,
 ) -> Result<Attended<'b>> {
-    let masked = c.float("mask_filter_value", -10000.0);
+    let filtered = c.float("mask_filter_value", -10000.0);
     let mask = mask.map(|mask| seen(c, mask, k)).transpose()?;
-    let causal = (c.int("unidirectional", 0) != 0).then(|| causal(q, k, past));
-    let allowed = match (mask, causal) {
-        (Some(a), Some(b)) => Some(a.and(b)),
+    // The attribute is what the mask adds; later keys have weight 0 whatever it is.
+    let added = mask.map(|mask| mask.choose(q.scalar(0.0), q.scalar(filtered)));
+    let bias = match (added, bias) {
+        (Some(a), Some(b)) => Some(a + b),
         (a, b) => a.or(b),
     };
+    let allowed = (c.int("unidirectional", 0) != 0).then(|| causal(q, k, past));
     let scale = c.node.attributes.opt_float("scale").map(f64::from).filter(|s| *s != 0.0);
     let scale = scale.unwrap_or(head_size(c, q)?.sqrt().recip());
+    let masked = f64::from(f32::MIN);
     Ok(attend(q, k, v, &Scores { scale, softcap: 0.0, bias, allowed, masked }))
 }
 

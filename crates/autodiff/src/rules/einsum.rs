@@ -78,14 +78,15 @@ fn einsum<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
     if others.is_empty() {
         return Ok(Answer::Unreduced(product));
     }
-    let spread = product.unsqueeze(&others).expand_like(x);
+    // Along an ellipsis that was broadcast it is still as wide as the others.
+    let spread = product.unsqueeze(&others).expand_like(x).typed(x.element_type(), rank_only(target.len()));
     // A letter that occurs twice in this operand took its diagonal.
     let mut gradient = spread;
     for axis in (0..target.len()).filter(|axis| !first(*axis)) {
         let earlier = target.iter().position(|l| *l == target[axis]).unwrap_or(axis);
         gradient = gradient.only(along(x, axis).compare("Equal", along(x, earlier)));
     }
-    Ok(gradient.into())
+    Ok(Answer::Unreduced(gradient))
 }
 
 /// 0, 1, 2, ... along one axis of the shape of `x`, the others of size 1.

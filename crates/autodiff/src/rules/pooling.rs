@@ -23,6 +23,7 @@ fn max_pool<'b>(c: &Ctx<'b>, _: usize) -> Result<Answer<'b>> {
     let at = places(c, x, y);
     if let (Ok(window), ElementType::Float) = (&window, x.element_type())
         && window.is_disjoint()
+        && fits(c, window, x, y)
     {
         return Ok(unpool(c, dy, at, x, window).into());
     }
@@ -40,6 +41,15 @@ fn places<'b>(c: &Ctx<'b>, x: V<'b>, y: V<'b>) -> V<'b> {
     let outputs = c.b.several("MaxPool", &[Some(x.id())], attributes, 2);
     outputs[0].typed(y.element_type(), y.shape());
     outputs[1].typed(ElementType::Int64, y.shape())
+}
+
+/// Whether no window reaches beyond `x`, as unpooling wants it.
+fn fits(c: &Ctx<'_>, window: &Window, x: V<'_>, y: V<'_>) -> bool {
+    let within = |axis: usize| match (x.known_dim(axis + 2), y.known_dim(axis + 2)) {
+        (Some(size), Some(steps)) => (steps.max(1) - 1) * window.strides[axis] + window.kernel[axis] <= size,
+        _ => !window.is_padded() && c.int("ceil_mode", 0) == 0,
+    };
+    (0..window.kernel.len()).all(within)
 }
 
 /// Whether every element of `x` is in one window of two spatial axes.

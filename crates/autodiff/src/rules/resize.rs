@@ -28,6 +28,11 @@ fn resize<'b>(c: &Ctx<'b>, input: usize) -> Result<Answer<'b>> {
         // The scale depends on all sizes, which may be computed; which elements are copied, the operator says itself.
         return Ok(indexing::selected_as(c, dy, x, ElementType::Int32)?.into());
     }
+    let whole = x.shape().zip(y.shape());
+    if whole.is_some_and(|(a, b)| a.rank() == b.rank() && a.0.iter().zip(&b.0).all(|(a, b)| crate::expr::same(a, b))) {
+        // The runtime copies where no size changes, whatever scales and region say.
+        return Ok(dy.into());
+    }
     let crop = if crops { Some(c.constant_floats(1)?) } else { None };
     for (place, axis) in listed.iter().enumerate() {
         let scale = scales.map(|s| scale_at(s, place));
@@ -84,7 +89,7 @@ fn scale_at<'b>(scales: V<'b>, place: usize) -> V<'b> {
 }
 
 /// The identity resized along its last axis: row i is what element i contributes to. The scale is not what the sizes say
-/// where the size was rounded.
+/// where the size was rounded. A second axis is doubled, since the runtime copies where no size changes.
 fn matrix<'b>(
     c: &Ctx<'b>,
     float: ElementType,
@@ -94,16 +99,16 @@ fn matrix<'b>(
 ) -> V<'b> {
     let mut identity = vec![0.0; from * from];
     (0..from).for_each(|i| identity[i * from + i] = 1.0);
-    let identity = c.b.floats(float, &[1, 1, from, from], &identity);
+    let identity = c.b.floats(float, &[from, 1, 1, from], &identity);
     let (scales, sizes) = match scale.map(|s| (s, s.as_scalar())) {
         Some((_, Some(known))) => {
-            (Some(c.b.constant(Tensor::from_f32(&[4], &[1.0, 1.0, 1.0, known as f32])).id()), None)
+            (Some(c.b.constant(Tensor::from_f32(&[4], &[1.0, 1.0, 2.0, known as f32])).id()), None)
         }
         Some((computed, None)) => {
-            let ones = c.b.constant(Tensor::from_f32(&[3], &[1.0; 3]));
-            (Some(c.b.concat(&[ones, computed], 0).id()), None)
+            let others = c.b.constant(Tensor::from_f32(&[3], &[1.0, 1.0, 2.0]));
+            (Some(c.b.concat(&[others, computed], 0).id()), None)
         }
-        None => (None, Some(c.b.ints(&[1, 1, from as i64, to as i64]).id())),
+        None => (None, Some(c.b.ints(&[from as i64, 1, 2, to as i64]).id())),
     };
     let mut attributes = c.node.attributes.clone();
     attributes.remove("axes");
@@ -114,8 +119,9 @@ fn matrix<'b>(
         crop.map(|(start, end)| c.b.constant(Tensor::from_f32(&[8], &[0.0, 0.0, 0.0, start, 1.0, 1.0, 1.0, end])).id());
     let inputs = [Some(identity.id()), crop, scales, sizes];
     let inputs = if sizes.is_some() { &inputs[..] } else { &inputs[..3] };
-    let shape = dendrite_onnx::Shape::known(&[1, 1, from, to]);
-    c.b.node_with_gaps("Resize", inputs, attributes, float, Some(shape)).reshape(&[Size::Is(from), Size::Is(to)])
+    let shape = dendrite_onnx::Shape::known(&[from, 1, 2, to]);
+    let twice = c.b.node_with_gaps("Resize", inputs, attributes, float, Some(shape));
+    twice.slice(&[(2, 0, 1, 1)]).reshape(&[Size::Is(from), Size::Is(to)])
 }
 
 /// With a policy on the aspect ratio all axes have one scale, which is the ratio of an axis's sizes only where that needed no

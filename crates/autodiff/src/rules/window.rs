@@ -57,7 +57,19 @@ impl Window {
     /// The window of a pooling node.
     pub(super) fn of_pooling<'b>(c: &Ctx<'b>, x: V<'b>) -> Result<Self> {
         let kernel = c.node.attributes.ints("kernel_shape").unwrap_or(&[]);
-        Window::of(c, kernel.iter().map(|k| (*k).max(0) as usize).collect(), x)
+        let window = Window::of(c, kernel.iter().map(|k| (*k).max(0) as usize).collect(), x)?;
+        if let same @ ("SAME_UPPER" | "SAME_LOWER") = c.node.attributes.str("auto_pad", "NOTSET") {
+            for axis in 0..window.kernel.len() {
+                // Where steps are wider than the window, the runtime's poolings pad by less than nothing.
+                let Some(size) = x.known_dim(axis + 2) else { continue };
+                let last = (size.div_ceil(window.strides[axis]).max(1) - 1) * window.strides[axis];
+                let total = (last + window.extent(axis)) as i64 - size as i64;
+                if (if same == "SAME_UPPER" { total } else { total + 1 }) / 2 < 0 {
+                    return Err(c.stop("auto_pad that leaves out the first elements", "give pads instead"));
+                }
+            }
+        }
+        Ok(window)
     }
 
     /// How far a window reaches along an axis.

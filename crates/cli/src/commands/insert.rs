@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dendrite_onnx::{Model, Patch, file};
+use dendrite_onnx::Model;
 use dendrite_trainer::{Network, Options, export, prepare::budget, random::initial_growth};
 use dendrites::{Connection, Demand, Plan, sites::select};
 use serde_json::json;
@@ -57,7 +57,7 @@ fn insert(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     let mut options = Options { dendrites: 1, ..Options::default() };
     let base = dendrite_trainer::network::parameters(&model)?;
     args.placement.apply(&mut options, base);
-    let (mut patch, mut added) = (Patch::new(), 0);
+    let (mut edit, mut added) = (export::Edit::none(&model), 0);
     if options.dendrites > 0 {
         let network = Network::prepare_for(&model, &options)?;
         let sites = select(&network.sites, &options.sites, &options.exclude)?;
@@ -69,9 +69,9 @@ fn insert(args: &Args, out: &Output) -> Result<Outcome, Failure> {
         let plan = Plan::new(&sites, &Demand { connect: options.connect, cycles, width, budget })?;
         let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
         added = growth.sets.iter().filter_map(|s| Some(s.parameters(network.site(&s.site)?, &growth.sets))).sum();
-        patch = export::patch(&model, &network, &growth, None)?;
+        edit = export::edit(&model, &network, &growth, None)?;
     }
-    file::write(&model, &patch, &args.output_file)?;
+    edit.write(&args.output_file)?;
     if out.is_json() {
         out.object(json!({ "file": args.output_file, "parameters_added": added }))?;
     } else {

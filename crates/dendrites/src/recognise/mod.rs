@@ -15,7 +15,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use dendrite_onnx::{
     Model,
-    diff::{Diff, View, diff},
+    diff::{Diff, Fact, View, diff},
+    functions::inlined,
 };
 
 use self::reader::{Reader, split};
@@ -134,6 +135,16 @@ impl Comparison {
 
 /// What differs between two models, dendrites taken for what they are.
 pub fn compare(a: &Model, b: &Model) -> Result<Comparison> {
+    // Growing in functions puts them in the place of their calls: what else changed is told beside the same nodes.
+    let functions = |model: &Model| model.proto().functions.len();
+    let alone = (functions(a) == 0) != (functions(b) == 0);
+    if alone && let (Ok(x), Ok(y)) = (inlined(a), inlined(b)) {
+        let mut found = compare(&x, &y)?;
+        let count = |model: &Model| Some(functions(model)).filter(|n| *n > 0).map(|n| n.to_string());
+        let name = "functions, else in the place of their calls".to_owned();
+        found.rest.other.push(Fact { name, before: count(a), after: count(b) });
+        return Ok(found);
+    }
     let (before, after) = (recognise(a)?, recognise(b)?);
     let (mut x, mut y) = (View::of(a), View::of(b));
     let removed = take_growth(a, &mut x, &before, &after)?;

@@ -15,9 +15,10 @@ fn operands(
     id: NodeId,
     active: &HashSet<ValueId>,
 ) -> std::result::Result<(Application, Vec<usize>), String> {
-    if let Some(function) = graph.function_of(id) {
+    if let Some(function) = graph.function_of(id).filter(|_| graph.is_foreign(id)) {
         return Err(format!(
-            "it stands in the function '{function}' of the model; inline functions first to grow it \
+            "it stands in the function '{function}', and functions of the model have another opset than the model itself; \
+             inline functions first to grow it \
              (onnx.inliner.inline_local_functions)"
         ));
     }

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
+    bodies::{Place, Step},
     diff::{View, ViewedNode, same_folder},
     error::Result,
     external::{is_external, reference},
     graph::constant_node_tensor,
     model::Model,
-    proto::{NodeProto, TensorProto},
+    proto::{GraphProto, NodeProto, TensorProto},
     tensor::{ElementType, Tensor},
 };
 
@@ -161,19 +162,67 @@ fn entries<'a>(view: &View<'a>) -> Result<Vec<(String, Entry<'a>)>> {
     }
     for ViewedNode { proto: node, outputs, .. } in view.nodes().filter(|node| is_constant(node.proto)) {
         let Some(name) = outputs.first() else { continue };
-        let proto = node.attribute.first().and_then(|a| a.t.as_ref());
-        let entry = match proto {
-            Some(tensor) => Entry { what: message(tensor, Storage::Node), source: Source::Message(tensor) },
-            None => {
-                let Some(tensor) = constant_node_tensor(node, view.model)? else { continue };
-                let shape = tensor.shape().iter().map(|d| *d as i64).collect();
-                let what = Constant { storage: Storage::Node, element_type: Some(tensor.element_type()), shape };
-                Entry { what, source: Source::Small(tensor) }
-            }
-        };
+        let Some(entry) = held(view.model, node)? else { continue };
         entries.push(((*name).to_owned(), entry));
     }
+    for node in view.nodes().filter(|node| !is_constant(node.proto)) {
+        let Some(output) = node.outputs.iter().find(|name| !name.is_empty()) else { continue };
+        for attribute in &node.proto.attribute {
+            let Some(graph) = &attribute.g else { continue };
+            let step = Step { output: (*output).to_owned(), attribute: attribute.name().to_owned() };
+            inner(view.model, graph, &[step], &mut entries)?;
+        }
+    }
     Ok(entries)
+}
+
+/// The constants of a sub-graph, called by their places.
+fn inner<'a>(
+    model: &'a Model,
+    graph: &'a GraphProto,
+    steps: &[Step],
+    entries: &mut Vec<(String, Entry<'a>)>,
+) -> Result<()> {
+    for tensor in &graph.initializer {
+        let entry = Entry { what: message(tensor, Storage::Initializer), source: Source::Message(tensor) };
+        entries.push((Place::new(steps, tensor.name()).to_string(), entry));
+    }
+    for node in &graph.node {
+        if !is_constant(node) {
+            for (step, graph) in Step::of(node) {
+                inner(model, graph, &[steps, &[step]].concat(), entries)?;
+            }
+            continue;
+        }
+        if let (Some(name), Some(entry)) = (node.output.first(), held(model, node)?) {
+            entries.push((Place::new(steps, name).to_string(), entry));
+        }
+    }
+    Ok(())
+}
+
+/// What a `Constant` node holds.
+fn held<'a>(model: &Model, node: &'a NodeProto) -> Result<Option<Entry<'a>>> {
+    if let Some(tensor) = node.attribute.first().and_then(|a| a.t.as_ref()) {
+        return Ok(Some(Entry { what: message(tensor, Storage::Node), source: Source::Message(tensor) }));
+    }
+    let entry = |tensor: Tensor| {
+        let shape = tensor.shape().iter().map(|d| *d as i64).collect();
+        let what = Constant { storage: Storage::Node, element_type: Some(tensor.element_type()), shape };
+        Entry { what, source: Source::Small(tensor) }
+    };
+    Ok(constant_node_tensor(node, model)?.map(entry))
+}
+
+/// A sub-graph without its constants and those of its own sub-graphs, which are compared as such.
+pub(super) fn without_constants(graph: &GraphProto) -> GraphProto {
+    let mut rest = GraphProto { initializer: Vec::new(), ..graph.clone() };
+    rest.node.retain(|node| !is_constant(node));
+    for node in rest.node.iter_mut().filter(|node| node.output.iter().any(|name| !name.is_empty())) {
+        let bodies = node.attribute.iter_mut().filter_map(|a| a.g.as_mut());
+        bodies.for_each(|body| *body = without_constants(body));
+    }
+    rest
 }
 
 fn message(tensor: &TensorProto, storage: Storage) -> Constant {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::{
     diff::{
         Fact, View, ViewedNode,
-        constants::{is_constant, same},
+        constants::{is_constant, same, without_constants},
         facts::by_name,
     },
     error::Result,
@@ -127,10 +127,17 @@ fn attributes(a: (&Model, &NodeProto), b: (&Model, &NodeProto)) -> Result<Vec<Fa
         node.attribute.iter().map(|attribute| (attribute.name().to_owned(), text(attribute))).collect()
     };
     let mut facts = by_name(list(a.1), list(b.1));
+    // By their outputs the constants in sub-graphs are known, and compared as constants.
+    let known = [a.1, b.1].iter().all(|node| node.output.iter().any(|name| !name.is_empty()));
+    let rest = |attribute: &AttributeProto| match &attribute.g {
+        Some(graph) if known => AttributeProto { g: Some(without_constants(graph)), ..attribute.clone() },
+        _ => attribute.clone(),
+    };
     // Words do not say all of an attribute: those that read alike may differ still.
     for attribute in &a.1.attribute {
         let Some(other) = b.1.attribute.iter().find(|o| o.name() == attribute.name()) else { continue };
-        if facts.iter().any(|f| f.name == attribute.name()) || equal((a.0, attribute), (b.0, other))? {
+        let told = facts.iter().any(|f| f.name == attribute.name());
+        if told || equal((a.0, &rest(attribute)), (b.0, &rest(other)))? {
             continue;
         }
         let (before, after) = (text(attribute), text(other) + " of other contents");

@@ -9,7 +9,7 @@ use crate::{Dim, Graph, Node, NodeId, Shape, ValueId};
 /// The cost of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
-    /// Elements of the weights the node reads directly; a tied weight counts at each reader.
+    /// Elements of the weights the node and its sub-graphs read; a tied weight counts at each reader.
     pub parameters: usize,
     /// Multiply-accumulates for one sample; `None` where a shape or the operator's work is not known.
     pub macs: Option<u64>,
@@ -23,10 +23,12 @@ pub fn node_cost(graph: &Graph, id: NodeId) -> Cost {
 /// Parameters of a model: elements of its weights, each counted once however many nodes read it.
 ///
 /// A weight is a float constant that is not a setting of its reader: single numbers (but for a bias of one channel),
-/// scales of Resize and the stored statistics of BatchNormalization do not count, nor do shapes, axes and indices.
+/// scales of Resize and the stored statistics of BatchNormalization do not count, nor do shapes, axes and indices. Weights that
+/// a sub-graph holds count as those outside do.
 pub fn model_parameters(graph: &Graph) -> usize {
     let weights: BTreeSet<ValueId> = graph.nodes().flat_map(|(_, node)| weights(graph, node)).collect();
-    weights.into_iter().map(|v| len(graph, v)).sum()
+    let inner: usize = graph.nodes().map(|(_, node)| held(graph, node)).sum();
+    weights.into_iter().map(|v| len(graph, v)).sum::<usize>() + inner
 }
 
 /// Multiply-accumulates of a model for one sample; `None` where one of a node's is not known.
@@ -36,7 +38,8 @@ pub fn model_macs(graph: &Graph) -> Option<u64> {
 }
 
 fn cost(graph: &Graph, node: &Node, batch: &HashSet<&str>) -> Cost {
-    let parameters = weights(graph, node).into_iter().map(|v| len(graph, v)).sum();
+    let read: usize = weights(graph, node).into_iter().map(|v| len(graph, v)).sum();
+    let parameters = read + held(graph, node);
     Cost { parameters, macs: macs(graph, node, batch) }
 }
 
@@ -48,22 +51,48 @@ fn len(graph: &Graph, value: ValueId) -> usize {
 
 /// The weights a node reads, each once; what its sub-graphs read from this graph is part of it.
 fn weights(graph: &Graph, node: &Node) -> BTreeSet<ValueId> {
-    let direct = node.inputs.iter().enumerate().filter_map(|(i, v)| Some((Some(i), (*v)?)));
-    let captured = graph.reads(node).into_iter().skip(node.inputs.iter().flatten().count()).map(|v| (None, v));
-    direct.chain(captured).filter(|(position, v)| is_weight(graph, node, *position, *v)).map(|(_, v)| v).collect()
+    let direct = node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?)));
+    let mut found: BTreeSet<ValueId> =
+        direct.filter(|(position, v)| is_weight(graph, node, *position, *v)).map(|(_, v)| v).collect();
+    let captured = captured(graph, node);
+    found.extend(captured.iter().filter(|(reader, i, v)| is_weight(graph, reader, *i, *v)).map(|(.., v)| *v));
+    found
 }
 
-fn is_weight(graph: &Graph, node: &Node, position: Option<usize>, value: ValueId) -> bool {
+/// Elements of the weights that the sub-graphs of a node hold themselves. One that cannot be read holds none that is known.
+fn held(graph: &Graph, node: &Node) -> usize {
+    let bodies = node.attributes.graphs().filter_map(|body| Graph::from_body(body, graph).ok());
+    bodies.map(|body| model_parameters(&body)).sum()
+}
+
+/// What the sub-graphs of a node read of `graph`: the reader, the position and the value.
+fn captured(graph: &Graph, node: &Node) -> Vec<(Node, usize, ValueId)> {
+    let mut found = Vec::new();
+    for body in node.attributes.graphs().filter_map(|body| Graph::from_body(body, graph).ok()) {
+        let free: HashSet<ValueId> = body.captures().into_iter().collect();
+        let mut read: Vec<(Node, usize, ValueId)> = Vec::new();
+        for (_, inner) in body.nodes() {
+            let inputs = inner.inputs.iter().enumerate().filter_map(|(i, v)| Some((inner.clone(), i, (*v)?)));
+            read.extend(inputs.filter(|(.., v)| free.contains(v)));
+            read.extend(self::captured(&body, inner).into_iter().filter(|(.., v)| free.contains(v)));
+        }
+        let outside = |(reader, i, v): (Node, usize, ValueId)| Some((reader, i, graph.find(body.name_of(v))?));
+        found.extend(read.into_iter().filter_map(outside));
+    }
+    found
+}
+
+fn is_weight(graph: &Graph, node: &Node, position: usize, value: ValueId) -> bool {
     let Some(tensor) = graph.constant(value) else { return false };
     if !tensor.element_type().is_float() {
         return false;
     }
     let setting = matches!(
         (node.op.as_str(), position),
-        ("BatchNormalization", Some(3 | 4))
-            | ("Resize", Some(1 | 2))
-            | ("Upsample", Some(1))
-            | ("Pad" | "Dropout" | "Clip" | "Range" | "OneHot", Some(_))
+        ("BatchNormalization", 3 | 4)
+            | ("Resize", 1 | 2)
+            | ("Upsample", 1)
+            | ("Pad" | "Dropout" | "Clip" | "Range" | "OneHot", _)
     );
     // A number alone is a setting (an epsilon, a scale) unless it is a weight by its place, in a layer of one channel.
     let layer = matches!(

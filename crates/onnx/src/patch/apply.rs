@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use prost::Message;
 
 use super::{
-    ExternalWrite, Patch, edit,
+    ExternalWrite, Patch,
+    bodies::{self, Edit},
+    edit,
     storage::{all_fields, attribute_with_contents, with_contents},
 };
 use crate::{
@@ -28,18 +30,19 @@ const GRAPH: u32 = 7;
 const OPSET_IMPORT: u32 = 8;
 const METADATA: u32 = 14;
 // Field numbers of GraphProto.
-const NODE: u32 = 1;
-const INITIALIZER: u32 = 5;
+pub(super) const NODE: u32 = 1;
+pub(super) const INITIALIZER: u32 = 5;
 const INPUT: u32 = 11;
 const VALUE_INFO: u32 = 13;
 // Field numbers of NodeProto.
 const NODE_INPUT: u32 = 1;
 const OUTPUT: u32 = 2;
-const ATTRIBUTE: u32 = 5;
+pub(super) const ATTRIBUTE: u32 = 5;
 
 pub(super) fn apply(patch: &Patch, model: &Model) -> Result<(Vec<u8>, Vec<ExternalWrite>)> {
     verify(patch, model)?;
-    let mut walk = Walk { patch, model, node: 0, initializer: 0, external: Vec::new() };
+    let bodies = bodies::changing(patch.bodies.iter(), model)?;
+    let mut walk = Walk { patch, model, bodies, node: 0, initializer: 0, external: Vec::new() };
     let bytes = walk.model()?;
     if bytes.len() as u64 > MAX_MESSAGE {
         return Err(edit(
@@ -87,7 +90,7 @@ fn verify(patch: &Patch, model: &Model) -> Result<()> {
     if patch.is_structural() { unique_names(patch, model) } else { Ok(()) }
 }
 
-fn same_kind(name: &str, old: &Tensor, new: &Tensor) -> Result<()> {
+pub(super) fn same_kind(name: &str, old: &Tensor, new: &Tensor) -> Result<()> {
     if old.element_type() == new.element_type() && old.shape() == new.shape() {
         return Ok(());
     }
@@ -103,7 +106,7 @@ fn same_kind(name: &str, old: &Tensor, new: &Tensor) -> Result<()> {
     ))
 }
 
-fn is_constant(node: &NodeProto) -> bool {
+pub(super) fn is_constant(node: &NodeProto) -> bool {
     node.op_type() == "Constant" && matches!(node.domain(), "" | "ai.onnx")
 }
 
@@ -160,9 +163,11 @@ fn no_overlap(model: &Model, writes: &[ExternalWrite]) -> Result<()> {
     Ok(())
 }
 
-struct Walk<'p> {
+pub(super) struct Walk<'p> {
     patch: &'p Patch,
     model: &'p Model,
+    /// New contents inside of sub-graphs.
+    bodies: Vec<Edit<'p>>,
     /// The node, counted over all pieces of the graph, that comes next.
     node: usize,
     initializer: usize,
@@ -291,14 +296,16 @@ impl<'p> Walk<'p> {
             nodes.into_iter().flatten().for_each(|n| put_bytes_field(out, NODE, &n.encode_to_vec()));
         };
         put(patch.before.get(&index), out);
-        let edited = of_node(&patch.renamed, index).chain(of_node(&patch.redirected, index)).next().is_some();
         let old = self.model.graph().node.get(index);
+        let inside = old.map(|n| bodies::inside(&self.bodies, n)).unwrap_or_default();
+        let names = of_node(&patch.renamed, index).chain(of_node(&patch.redirected, index)).next().is_some();
+        let edited = names || !inside.is_empty();
         let constant = old.filter(|n| is_constant(n)).and_then(|n| patch.constants.get(n.output.first()?));
         match (patch.replaced.get(&index), constant) {
-            (Some(_), Some(_)) => {
+            (Some(_), constant) if constant.is_some() || !inside.is_empty() => {
                 return Err(edit(format!("node {index} is replaced, and so are its contents"), "replace one of them"));
             }
-            (Some(new), None) => {
+            (Some(new), _) => {
                 let mut new = new.clone();
                 for (k, name) in of_node(&patch.renamed, index) {
                     let count = new.output.len();
@@ -311,25 +318,27 @@ impl<'p> Walk<'p> {
                 put_bytes_field(out, NODE, &new.encode_to_vec());
             }
             (None, None) if !edited => out.extend_from_slice(whole),
-            (None, constant) => put_bytes_field(out, NODE, &self.edited_node(index, value, constant)?),
+            (None, constant) => put_bytes_field(out, NODE, &self.edited_node(index, value, constant, &inside)?),
         }
         put(patch.after.get(&index), out);
         Ok(())
     }
 
-    /// A node with other names of outputs and inputs and, for a `Constant`, other contents.
-    fn edited_node(&mut self, index: usize, value: &[u8], constant: Option<&Tensor>) -> Result<Vec<u8>> {
+    /// A node with other names of outputs and inputs and, for a `Constant`, other contents; `inside` are the edits of its
+    /// sub-graphs.
+    fn edited_node(
+        &mut self,
+        index: usize,
+        value: &[u8],
+        constant: Option<&Tensor>,
+        inside: &[Edit<'p>],
+    ) -> Result<Vec<u8>> {
         let old = self.model.graph().node.get(index);
-        let attribute = old.and_then(|n| n.attribute.first());
-        let mut constant = match (constant, old) {
-            (Some(new), Some(old)) if constant_node_tensor(old, self.model)?.as_ref() != Some(new) => Some(new),
-            _ => None,
+        let mut constant = match old {
+            Some(old) => self.embedded(old, constant)?,
+            None => None,
         };
-        let stored = attribute.and_then(|a| a.t.as_ref()).filter(|t| external::is_external(t));
-        if let (Some(new), Some(tensor)) = (constant, stored) {
-            self.write_external(tensor, new)?;
-            constant = None;
-        }
+        let mut attribute = 0;
         let mut renames: Vec<(usize, &String)> = of_node(&self.patch.renamed, index).collect();
         let mut redirects: Vec<(usize, &String)> = of_node(&self.patch.redirected, index).collect();
         let (mut out, mut outputs, mut inputs) = (Vec::with_capacity(value.len()), 0, 0);
@@ -345,13 +354,18 @@ impl<'p> Walk<'p> {
                 NODE_INPUT => next(&mut redirects, &mut inputs),
                 _ => None,
             };
-            match (field.number, name, constant) {
+            let mut contents = None;
+            if field.number == ATTRIBUTE {
+                contents = match (constant.take(), old) {
+                    // A Constant has one attribute; others are copied.
+                    (Some(new), Some(old)) => Some(Self::contents(inner, old, new)?),
+                    _ => self.outer_attribute(inner, old.and_then(|n| n.attribute.get(attribute)), inside)?,
+                };
+                attribute += 1;
+            }
+            match (field.number, name, contents) {
                 (number, Some(name), _) => put_bytes_field(&mut out, number, name.as_bytes()),
-                (ATTRIBUTE, _, Some(new)) => {
-                    let name = attribute.map(|a| a.name()).unwrap_or_default();
-                    put_bytes_field(&mut out, ATTRIBUTE, &attribute_with_contents(inner, name, new)?);
-                    constant = None; // a Constant has one attribute; others are copied
-                }
+                (number, _, Some(contents)) => put_bytes_field(&mut out, number, &contents),
                 _ => out.extend_from_slice(whole),
             }
         }
@@ -368,16 +382,49 @@ impl<'p> Walk<'p> {
         let new = old.and_then(|old| Some((old, self.patch.initializers.get(old.name())?)));
         match new {
             Some((old, new)) if self.model.tensor(old)? != *new => {
-                if external::is_external(old) {
-                    self.write_external(old, new)?;
-                    out.extend_from_slice(whole);
-                } else {
-                    put_bytes_field(out, INITIALIZER, &with_contents(value, new)?);
-                }
+                self.tensor_field(INITIALIZER, old, new, (value, whole), out)?;
             }
             _ => out.extend_from_slice(whole),
         }
         Ok(())
+    }
+
+    /// The field of a tensor message with other contents.
+    pub(super) fn tensor_field(
+        &mut self,
+        number: u32,
+        old: &TensorProto,
+        new: &Tensor,
+        (value, whole): (&[u8], &[u8]),
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        if external::is_external(old) {
+            self.write_external(old, new)?;
+            out.extend_from_slice(whole);
+        } else {
+            put_bytes_field(out, number, &with_contents(value, new)?);
+        }
+        Ok(())
+    }
+
+    /// What of `new`, contents of the `Constant` node `old`, is to be written into its message: nothing where it holds the
+    /// same, or refers to an external file.
+    pub(super) fn embedded<'t>(&mut self, old: &NodeProto, new: Option<&'t Tensor>) -> Result<Option<&'t Tensor>> {
+        let Some(new) = new else { return Ok(None) };
+        if constant_node_tensor(old, self.model)?.as_ref() == Some(new) {
+            return Ok(None);
+        }
+        let stored = old.attribute.first().and_then(|a| a.t.as_ref()).filter(|t| external::is_external(t));
+        match stored {
+            Some(tensor) => self.write_external(tensor, new).map(|()| None),
+            None => Ok(Some(new)),
+        }
+    }
+
+    /// The attribute of the `Constant` node `old` with other contents.
+    pub(super) fn contents(attribute: &[u8], old: &NodeProto, new: &Tensor) -> Result<Vec<u8>> {
+        let name = old.attribute.first().map(|a| a.name()).unwrap_or_default();
+        attribute_with_contents(attribute, name, new)
     }
 
     fn write_external(&mut self, old: &TensorProto, new: &Tensor) -> Result<()> {
@@ -401,7 +448,7 @@ fn of_node(names: &BTreeMap<(usize, usize), String>, node: usize) -> impl Iterat
     names.range((node, 0)..=(node, usize::MAX)).map(|((_, position), name)| (*position, name))
 }
 
-fn slices<'a>(bytes: &'a [u8], field: &Field) -> (&'a [u8], &'a [u8]) {
+pub(super) fn slices<'a>(bytes: &'a [u8], field: &Field) -> (&'a [u8], &'a [u8]) {
     let slice = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
     (slice(&field.value), slice(&field.whole))
 }

@@ -34,7 +34,8 @@ pub fn intervals(metric: &Metric, scored: &Scored) -> Result<Vec<Interval>> {
     let named = |(low, high): (f64, f64)| Interval { name: metric.name(), value, low, high };
     match metric {
         Metric::Accuracy | Metric::Top(_)
-            if scored.positions() == 1 && (!scored.independent || scored.width() == 1) =>
+            if scored.sequences.is_some()
+                || scored.positions() == 1 && (!scored.independent || scored.width() == 1) =>
         {
             found.push(named(wilson(value, rows.len())));
         }
@@ -115,9 +116,11 @@ mod tests {
         let scored = Scored {
             predictions: &predictions,
             shape: &[2],
+            class_axis: 1,
             independent: false,
             truth: &truth,
             ignore: None,
+            sequences: None,
             losses: &[0.5; 40],
             measured: &[],
             outputs: &[],

@@ -6,8 +6,10 @@ mod ranking;
 use dendrite_onnx::{Model, Tensor};
 
 use crate::{
+    classes::Classes,
     error::{Error, Result},
     options::MetricKind,
+    sequence::{Sequences, edits},
 };
 
 pub use interval::{Interval, intervals};
@@ -20,6 +22,8 @@ pub enum Metric {
     Accuracy,
     /// Share of targets among the this many largest scores.
     Top(usize),
+    /// Classes that are missing, too many or others in what predictions spell, as a share of those in the targets.
+    Cer,
     /// F1 of the positive class where there are two classes, else the mean over classes or labels.
     F1,
     /// Area under the receiver operating characteristic: of the positive class where there are two, else the mean over
@@ -50,6 +54,7 @@ impl Metric {
             MetricKind::Auto => return Ok(None),
             MetricKind::Accuracy => Metric::Accuracy,
             MetricKind::Top(k) => Metric::Top(*k),
+            MetricKind::Cer => Metric::Cer,
             MetricKind::F1 => Metric::F1,
             MetricKind::Auc => Metric::Auc,
             MetricKind::Mae => Metric::Mae,
@@ -67,6 +72,7 @@ impl Metric {
         match self {
             Metric::Accuracy => "accuracy".to_owned(),
             Metric::Top(k) => format!("top{k}"),
+            Metric::Cer => "cer".to_owned(),
             Metric::F1 => "f1".to_owned(),
             Metric::Auc => "auc".to_owned(),
             Metric::Mae => "mae".to_owned(),
@@ -85,7 +91,7 @@ impl Metric {
     pub fn maximise(&self) -> bool {
         match self {
             Metric::Accuracy | Metric::Top(_) | Metric::F1 | Metric::Auc => true,
-            Metric::Mae | Metric::Rmse | Metric::Loss => false,
+            Metric::Cer | Metric::Mae | Metric::Rmse | Metric::Loss => false,
             Metric::Graph { minimise, .. } => !minimise,
         }
     }
@@ -125,6 +131,7 @@ impl Metric {
             Metric::Loss => mean.extend(rows.iter().map(|r| scored.losses[*r])),
             Metric::Graph { .. } => mean.extend(rows.iter().map(|r| scored.measured[*r])),
             Metric::Accuracy => scored.hits(rows, 1, mean),
+            Metric::Cer => scored.misspelt(rows, mean),
             Metric::Top(k) => scored.hits(rows, *k, mean),
             Metric::Mae => mean.extend(scored.errors(rows).map(f64::abs)),
             Metric::Rmse => mean.extend(scored.errors(rows).map(|e| e * e)),
@@ -169,14 +176,18 @@ impl Truth {
 pub struct Scored<'a> {
     /// Predictions before a final softmax or sigmoid, rows x `shape`.
     pub predictions: &'a [f32],
-    /// The shape of one prediction: classes first, then positions.
+    /// The shape of one prediction.
     pub shape: &'a [usize],
+    /// The axis of predictions, samples first, that holds classes.
+    pub class_axis: usize,
     /// Whether scores of a prediction are independent, each behind a sigmoid.
     pub independent: bool,
     /// Targets.
     pub truth: &'a Truth,
     /// The class number that marks positions without a target.
     pub ignore: Option<i64>,
+    /// How predictions spell sequences, where targets are such.
+    pub sequences: Option<Sequences>,
     /// The loss of each sample.
     pub losses: &'a [f64],
     /// What a metric of one's own gave for each sample.
@@ -190,9 +201,13 @@ impl Scored<'_> {
         self.shape.iter().product::<usize>().max(1)
     }
 
+    fn layout(&self) -> Classes {
+        Classes::of(self.shape, self.class_axis.saturating_sub(1))
+    }
+
     /// Classes, or labels, of one position.
     fn classes(&self) -> usize {
-        if self.independent { self.width() } else { self.shape.first().copied().unwrap_or(1).max(1) }
+        if self.independent { self.width() } else { self.layout().count }
     }
 
     fn positions(&self) -> usize {
@@ -206,20 +221,20 @@ impl Scored<'_> {
 
     /// The scores of every position of `rows` with its class; positions without a target are left out.
     fn targets<'s>(&'s self, rows: &'s [usize]) -> impl Iterator<Item = (usize, Scores<'s>)> {
-        let (classes, positions) = (self.classes(), self.positions());
+        let (layout, width, positions) = (self.layout(), self.width(), self.positions());
         let class = move |row: usize, position: usize| match self.truth {
             Truth::Classes(labels) => {
                 let label = *labels.get(row * positions + position)?;
                 usize::try_from(label).ok().filter(|_| Some(label) != self.ignore)
             }
             Truth::Numbers(soft) => {
-                let place = |c: usize| (row * classes + c) * positions + position;
-                Some(best(classes, |c| soft.get(place(c)).copied().unwrap_or(f32::MIN)))
+                let place = |c: usize| row * width + layout.place(position, c);
+                Some(best(layout.count, |c| soft.get(place(c)).copied().unwrap_or(f32::MIN)))
             }
         };
         let places = rows.iter().flat_map(move |row| (0..positions).map(move |position| (*row, position)));
         places.filter_map(move |(row, position)| {
-            let scores = Scores { values: self.row(row), classes, positions, position };
+            let scores = Scores { values: self.row(row), layout, position };
             Some((class(row, position)?, scores))
         })
     }
@@ -236,10 +251,35 @@ impl Scored<'_> {
     /// Let every target count as 1 if it is among the `k` largest scores, and as 0 if not.
     fn hits(&self, rows: &[usize], k: usize, mean: &mut Mean) {
         let one = |hit: bool| f64::from(u8::from(hit));
-        if self.independent {
+        if self.sequences.is_some() {
+            mean.extend(self.spelt(rows).map(|(target, spelt)| one(spelt == target)));
+        } else if self.independent {
             mean.extend(self.labels(rows).map(|(_, truth, score)| one(truth == (score > 0.0))));
         } else {
             mean.extend(self.targets(rows).map(|(class, scores)| one(scores.rank(class) < k)));
+        }
+    }
+
+    /// The target sequence of every row and what its prediction spells.
+    fn spelt<'s>(&'s self, rows: &'s [usize]) -> impl Iterator<Item = (&'s [i64], Vec<i64>)> {
+        let (layout, width) = (self.layout(), self.width());
+        let labels: &[i64] = match self.truth {
+            Truth::Classes(labels) => labels,
+            Truth::Numbers(_) => &[],
+        };
+        let length = labels.len() / (self.predictions.len() / width).max(1);
+        rows.iter().filter_map(move |row| {
+            let target = labels.get(row * length..(row + 1) * length)?;
+            let sequences = self.sequences?;
+            Some((sequences.target(target), sequences.spelt(self.row(*row), layout)))
+        })
+    }
+
+    /// Let every class of the targets count with its share of what is misspelt.
+    fn misspelt(&self, rows: &[usize], mean: &mut Mean) {
+        for (target, spelt) in self.spelt(rows) {
+            mean.sum += edits(&spelt, target) as f64;
+            mean.count += target.len();
         }
     }
 
@@ -257,28 +297,27 @@ impl Scored<'_> {
 #[derive(Debug, Clone, Copy)]
 struct Scores<'a> {
     values: &'a [f32],
-    classes: usize,
-    positions: usize,
+    layout: Classes,
     position: usize,
 }
 
 impl Scores<'_> {
     fn of(&self, class: usize) -> f32 {
-        self.values.get(class * self.positions + self.position).copied().unwrap_or(f32::NEG_INFINITY)
+        self.values.get(self.layout.place(self.position, class)).copied().unwrap_or(f32::NEG_INFINITY)
     }
 
     /// The class with the largest score, the first of equals.
     fn best(&self) -> usize {
-        best(self.classes, |c| self.of(c))
+        best(self.layout.count, |c| self.of(c))
     }
 
     /// How many classes come before `class`: those of a larger score, and of equals the first.
     fn rank(&self, class: usize) -> usize {
-        if class >= self.classes {
+        if class >= self.layout.count {
             return usize::MAX;
         }
         let own = self.of(class);
-        (0..self.classes).filter(|c| self.of(*c) > own || (self.of(*c) == own && *c < class)).count()
+        (0..self.layout.count).filter(|c| self.of(*c) > own || (self.of(*c) == own && *c < class)).count()
     }
 }
 
@@ -312,7 +351,18 @@ mod tests {
     use super::*;
 
     fn scored<'a>(predictions: &'a [f32], shape: &'a [usize], truth: &'a Truth, independent: bool) -> Scored<'a> {
-        Scored { predictions, shape, independent, truth, ignore: Some(-1), losses: &[], measured: &[], outputs: &[] }
+        Scored {
+            predictions,
+            shape,
+            class_axis: 1,
+            independent,
+            truth,
+            ignore: Some(-1),
+            sequences: None,
+            losses: &[],
+            measured: &[],
+            outputs: &[],
+        }
     }
 
     fn close(a: f64, b: f64) -> bool {
@@ -325,6 +375,18 @@ mod tests {
         let predictions = [5.0, 0.0, 1.0, 2.0, 0.0, 3.0, 0.0, 9.0, 1.0, 0.0, 2.0, 0.0];
         let truth = Truth::of(&Tensor::from_i64(&[2, 2], &[0, 1, 2, -1]));
         let scored = scored(&predictions, &[3, 2], &truth, false);
+        assert!(close(Metric::Accuracy.value(&scored, &[0, 1])?, 2.0 / 3.0));
+        assert!(close(Metric::Top(2).value(&scored, &[0, 1])?, 1.0));
+        assert!(close(Metric::Accuracy.value(&scored, &[0])?, 0.5));
+        Ok(())
+    }
+
+    #[test]
+    fn classes_may_come_last() -> Result<()> {
+        // The same with positions first.
+        let predictions = [5.0, 1.0, 0.0, 0.0, 2.0, 3.0, 0.0, 1.0, 2.0, 9.0, 0.0, 0.0];
+        let truth = Truth::of(&Tensor::from_i64(&[2, 2], &[0, 1, 2, -1]));
+        let scored = Scored { class_axis: 2, ..scored(&predictions, &[2, 3], &truth, false) };
         assert!(close(Metric::Accuracy.value(&scored, &[0, 1])?, 2.0 / 3.0));
         assert!(close(Metric::Top(2).value(&scored, &[0, 1])?, 1.0));
         assert!(close(Metric::Accuracy.value(&scored, &[0])?, 0.5));

@@ -103,9 +103,11 @@ mod tests {
         Scored {
             predictions,
             shape: classes,
+            class_axis: 1,
             independent,
             truth,
             ignore: None,
+            sequences: None,
             losses: &[],
             measured: &[],
             outputs: &[],

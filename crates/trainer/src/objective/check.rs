@@ -2,7 +2,7 @@
 
 use dendrite_autodiff::loss::Loss;
 use dendrite_data::Samples;
-use dendrite_onnx::{Dim, Shape};
+use dendrite_onnx::{Dim, ElementType, Shape};
 
 use super::Objective;
 use crate::{
@@ -10,14 +10,25 @@ use crate::{
     metric::Metric,
     network::Network,
     options::{ClassWeights, Options},
+    sequence::Sequences,
 };
 
 impl Objective {
+    fn class_count(&self, prediction: &Shape) -> Option<usize> {
+        prediction.0.get(self.class_axis).and_then(Dim::known)
+    }
+
     pub(super) fn check_metric(&self, network: &Network, prediction: &Shape, classes: bool) -> Result<()> {
-        let width = prediction.dim(1).and_then(Dim::known);
+        let width = self.class_count(prediction);
         let reason = match &self.metric {
             Metric::Top(k) if self.independent(network) || width.is_some_and(|n| *k >= n) => {
                 format!("top{k} says nothing about this output: it takes more than {k} classes that exclude each other")
+            }
+            Metric::Top(_) | Metric::F1 | Metric::Auc if matches!(self.loss, Loss::Ctc { .. }) => {
+                format!("{} takes one class a position, this loss takes sequences", self.metric.name())
+            }
+            Metric::Cer if !matches!(self.loss, Loss::Ctc { .. }) => {
+                "cer takes sequences, which --loss ctc reads".to_owned()
             }
             Metric::Mae | Metric::Rmse if classes => {
                 format!("{} compares numbers, the target holds classes", self.metric.name())
@@ -56,8 +67,9 @@ impl Objective {
         let shape = [&[samples.len()], field.row_shape.as_slice()].concat();
         match (&self.loss, classes) {
             (Loss::CrossEntropy { .. }, true) => {
-                let Some(count) = prediction.dim(1).and_then(|d| d.known()) else { return Ok(()) };
-                let positions = prediction.0.iter().skip(2).map(Dim::known);
+                let Some(count) = self.class_count(prediction) else { return Ok(()) };
+                let positions = prediction.0.iter().enumerate().skip(1).filter(|(axis, _)| *axis != self.class_axis);
+                let positions = positions.map(|(_, dim)| dim.known());
                 if field.row_shape.len() + 2 != prediction.rank()
                     || positions.zip(&field.row_shape).any(|(d, n)| d.is_some_and(|d| d != *n))
                 {
@@ -72,7 +84,7 @@ impl Objective {
                 }
                 self.check_labels(samples, count)
             }
-            (Loss::Graph(_), _) => Ok(()),
+            (Loss::Graph(_) | Loss::Ctc { .. }, _) => Ok(()),
             (_, true) => Err(samples
                 .error(
                     "the target holds integers, this loss takes floats",
@@ -157,6 +169,80 @@ fn misshapen(samples: &Samples, shape: &[usize], prediction: &Shape) -> Error {
     samples.error(reason, hint).into()
 }
 
+/// How sequences are read, every target checked.
+pub(super) fn sequences(prediction: &Shape, axis: usize, samples: &Samples, options: &Options) -> Result<Sequences> {
+    let Some(field) = samples.target() else { return Ok(Sequences { blank: 0, padding: PADDING }) };
+    let shape = [&[samples.len()], field.row_shape.as_slice()].concat();
+    if prediction.rank() != 3 || shape.len() != 2 || field.element_type != ElementType::Int64 {
+        let kind = if field.element_type == ElementType::Int64 { "integers" } else { "floats" };
+        let reason = format!(
+            "the target holds {kind} of shape {shape:?}, the model's output is {prediction}; ctc takes integers [rows, length] for \
+             scores [rows, steps, classes]"
+        );
+        let hint = "save the classes of each row in order and fill up with -1; --output names another output";
+        return Err(samples.error(reason, hint).into());
+    }
+    let size = |axis: usize| prediction.0.get(axis).and_then(Dim::known);
+    let (count, steps) = (size(axis), size(3 - axis));
+    let blank = match (options.blank, count) {
+        (blank, Some(count)) if blank < 0 => blank + count as i64,
+        (blank, _) => blank,
+    };
+    if blank < 0 || count.is_some_and(|count| blank >= count as i64) {
+        return Err(Error::Option {
+            reason: format!("--blank {}: the model has {} classes", options.blank, count.unwrap_or(0)),
+            hint: "name one of them, counted from 0, or from the end by -1".to_owned(),
+        });
+    }
+    let sequences = Sequences { blank, padding: options.ignore_index.unwrap_or(PADDING) };
+    let length = field.row_shape.iter().product::<usize>().max(1);
+    let mut before = 0;
+    for block in samples.target_blocks() {
+        let labels = block?.to_i64().unwrap_or_default();
+        for (row, labels) in labels.chunks(length).enumerate() {
+            if let Some((reason, hint)) = misspelt(labels, sequences, count, steps) {
+                return Err(samples.error(format!("the target in row {} {reason}", before + row), hint).into());
+            }
+        }
+        before += labels.len() / length;
+    }
+    Ok(sequences)
+}
+
+/// The number behind the last class of a sequence, unless the user says another.
+const PADDING: i64 = -1;
+
+/// Why a row is no sequence that could be learned, and what to do.
+fn misspelt(
+    row: &[i64],
+    sequences: Sequences,
+    count: Option<usize>,
+    steps: Option<usize>,
+) -> Option<(String, &'static str)> {
+    let Sequences { blank, padding } = sequences;
+    let classes = sequences.target(row);
+    if let Some(class) = row[classes.len()..].iter().find(|class| **class != padding) {
+        let hint = "fill up each row behind its last class; --ignore-index says with which number";
+        return Some((format!("has {class} behind the padding {padding}"), hint));
+    }
+    if classes.contains(&blank) {
+        return Some((
+            format!("has the class {blank}, which is the blank"),
+            "--blank says which class stands for none",
+        ));
+    }
+    if let Some(class) = classes.iter().find(|class| **class < 0 || count.is_some_and(|n| **class >= n as i64)) {
+        let classes = count.map_or(String::new(), |n| format!(", the model has classes 0 to {}", n - 1));
+        let hint = "fill up rows with -1, or say with --ignore-index with which number they are";
+        return Some((format!("has {class}{classes}"), hint));
+    }
+    let needed = Sequences::steps(classes);
+    steps.filter(|steps| needed > *steps).map(|steps| {
+        let hint = "leave such rows out: each class takes a step, and equal neighbours one between them";
+        (format!("takes {needed} steps, the model has {steps}"), hint)
+    })
+}
+
 /// As many names as a line holds.
 fn shortened(names: &[String]) -> String {
     const SHOWN: usize = 10;
@@ -165,8 +251,7 @@ fn shortened(names: &[String]) -> String {
 }
 
 /// How much each class counts under `options`; `None` if all count alike.
-pub(super) fn class_weights(prediction: &Shape, samples: &Samples, options: &Options) -> Result<Option<Vec<f32>>> {
-    let count = prediction.dim(1).and_then(Dim::known);
+pub(super) fn class_weights(count: Option<usize>, samples: &Samples, options: &Options) -> Result<Option<Vec<f32>>> {
     match (&options.class_weights, count) {
         (ClassWeights::Equal, _) => Ok(None),
         (ClassWeights::Given(weights), count) if count.is_none_or(|n| n == weights.len()) => Ok(Some(weights.clone())),
@@ -224,6 +309,7 @@ mod tests {
         Objective {
             loss,
             metric,
+            class_axis: 1,
             reading: Reading::Logits,
             ignore,
             smoothing: 0.0,
@@ -279,8 +365,7 @@ mod tests {
     fn balanced_weights_count_every_block() {
         let labels: Vec<i64> = (0..ROWS).map(|i| i64::from(i >= ROWS / 4)).collect();
         let options = Options { class_weights: ClassWeights::Balanced, ..Options::default() };
-        let prediction = Shape(vec![Dim::Unknown, Dim::Known(3)]);
-        let found = class_weights(&prediction, &samples(Tensor::int64s(&labels)), &options);
+        let found = class_weights(Some(3), &samples(Tensor::int64s(&labels)), &options);
         assert_eq!(found.unwrap_or_default(), Some(vec![2.0, 2.0 / 3.0, 1.0]));
     }
 }

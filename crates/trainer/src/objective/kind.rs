@@ -22,7 +22,7 @@ pub(super) fn choose(
     Ok(match &options.loss {
         LossKind::Auto if classes => (LossKind::CrossEntropy, None),
         LossKind::Auto => match network.link {
-            Link::Softmax => (LossKind::CrossEntropy, None),
+            Link::Softmax { .. } => (LossKind::CrossEntropy, None),
             Link::Sigmoid => (LossKind::Bce, None),
             Link::Identity => {
                 let prediction = network.graph.value(network.prediction).shape.clone().unwrap_or_default();

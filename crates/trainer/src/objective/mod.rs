@@ -11,6 +11,7 @@ use dendrite_onnx::{Dim, ElementType, Graph, Model, Tensor, ValueId};
 use dendrite_runtime::{SessionOptions, infer_shapes};
 
 use crate::{
+    classes::{self, Classes},
     error::{Error, Result},
     evaluate::{Basis, Score},
     feed::no_target,
@@ -18,6 +19,7 @@ use crate::{
     metric::Metric,
     network::{Link, Network},
     options::{ClassWeights, LossKind, MetricKind, Options},
+    sequence::Sequences,
 };
 
 /// What every phase of a run works with.
@@ -47,6 +49,8 @@ pub struct Objective {
     pub loss: Loss,
     /// The metric.
     pub metric: Metric,
+    /// The axis of the prediction that holds classes.
+    pub class_axis: usize,
     /// How the cross-entropy reads the prediction.
     pub reading: Reading,
     /// The class number that marks positions without a target.
@@ -89,6 +93,8 @@ impl Objective {
         let prediction = network.graph.value(network.prediction).shape.clone().unwrap_or_default();
         let classes = target.element_type == ElementType::Int64;
         let (kind, reason) = kind::choose(network, samples, options)?;
+        let class_axis = classes::axis(network, samples, options)?;
+        let has_padding = classes && kind == LossKind::Ctc;
         if !(classes && matches!(kind, LossKind::CrossEntropy)) {
             let only = |option: &str| Error::Option {
                 reason: format!("{option} is for integer classes and the cross-entropy"),
@@ -97,7 +103,7 @@ impl Objective {
             if options.class_weights != ClassWeights::Equal {
                 return Err(only("--class-weights"));
             }
-            if options.ignore_index.is_some() && !classes {
+            if options.ignore_index.is_some() && !(classes || has_padding) {
                 return Err(only("--ignore-index"));
             }
         }
@@ -109,12 +115,22 @@ impl Objective {
         }
         let loss = match &kind {
             LossKind::CrossEntropy | LossKind::Auto if classes => Loss::CrossEntropy {
+                axis: class_axis,
                 soft: false,
                 ignore: options.ignore_index,
-                class_weights: check::class_weights(&prediction, samples, options)?,
+                class_weights: {
+                    let count = prediction.0.get(class_axis).and_then(Dim::known);
+                    check::class_weights(count, samples, options)?
+                },
                 smoothing: 0.0,
             },
-            LossKind::CrossEntropy | LossKind::Auto => Loss::soft_classes(),
+            LossKind::CrossEntropy | LossKind::Auto => {
+                Loss::CrossEntropy { axis: class_axis, soft: true, ignore: None, class_weights: None, smoothing: 0.0 }
+            }
+            LossKind::Ctc => {
+                let Sequences { blank, padding } = check::sequences(&prediction, class_axis, samples, options)?;
+                Loss::Ctc { axis: class_axis, blank, padding }
+            }
             LossKind::Bce => Loss::Bce,
             LossKind::Mse => Loss::Mse,
             LossKind::L1 => Loss::L1,
@@ -124,13 +140,16 @@ impl Objective {
         let single = prediction.0.iter().skip(1).all(|d| *d == Dim::Known(1));
         let metric = match Metric::from_kind(&options.metric, options.minimise)? {
             Some(metric) => metric,
-            None if kind == LossKind::CrossEntropy || (kind == LossKind::Bce && single) => Metric::Accuracy,
+            None if matches!(kind, LossKind::CrossEntropy | LossKind::Ctc) || (kind == LossKind::Bce && single) => {
+                Metric::Accuracy
+            }
             None => Metric::Loss,
         };
         let objective = Objective {
             reading: Reading::Logits,
             loss,
             metric,
+            class_axis,
             ignore: options.ignore_index.filter(|_| classes),
             smoothing: options.label_smoothing,
             further: !network.further.is_empty(),
@@ -147,7 +166,8 @@ impl Objective {
     /// Whether [`Objective::fit_reading`] has a choice: where nothing is known of a prediction whose classes are trained, or
     /// that the target alone made logits.
     pub fn has_choice(&self, network: &Network) -> bool {
-        let classes = matches!(self.loss, Loss::CrossEntropy { soft: false, .. }) && network.link == Link::Identity;
+        let of_classes = matches!(self.loss, Loss::CrossEntropy { soft: false, .. } | Loss::Ctc { .. });
+        let classes = of_classes && network.link == Link::Identity;
         classes || self.reason.is_some()
     }
 
@@ -156,17 +176,22 @@ impl Objective {
         if self.reason.is_some() {
             return self.unless_probabilities(score);
         }
-        let Some(labels) = classes(score, target) else { return };
-        let width = score.width();
-        if are_probabilities(score) {
+        if matches!(self.loss, Loss::Ctc { .. }) {
+            if are_probabilities(score, Classes::of(&score.shape, self.class_axis - 1)) {
+                self.reading = Reading::Probabilities;
+            }
+            return;
+        }
+        let Some(labelled) = Labelled::of(score, target, self.class_axis, self.ignore) else { return };
+        if are_probabilities(score, labelled.classes) {
             self.reading = Reading::Probabilities;
             return;
         }
         let candidates = (0..=LARGEST_TEMPERATURE).map(|power| 2f64.powi(power));
-        let losses = candidates.map(|t| (t, cross_entropy(score, &labels, t)));
+        let losses = candidates.map(|t| (t, labelled.cross_entropy(t)));
         if let Some((temperature, loss)) = losses.min_by(|a, b| a.1.total_cmp(&b.1))
             && temperature > 1.0
-            && loss < BETTER_THAN_GUESSING * (width as f64).ln()
+            && loss < BETTER_THAN_GUESSING * (labelled.classes.count as f64).ln()
         {
             self.reading = Reading::Tempered(temperature);
         }
@@ -186,22 +211,24 @@ impl Objective {
     /// The loss of a score as users know it: of logits as they are, whatever temperature trained.
     pub fn reported_loss(&self, score: &Score, samples: &Samples) -> Result<f64> {
         let Reading::Tempered(temperature) = self.reading else { return Ok(score.loss) };
+        let classes = Classes::of(&score.shape, self.class_axis - 1);
+        let positions = classes.positions(score.width()).max(1);
         let (mut sum, mut done) = (0.0, 0);
         for block in samples.target_blocks() {
             let labels = block?.to_i64().unwrap_or_default();
-            // A position a row, or nothing that can be told from its logits alone.
-            let Some(rows) = score.predictions.get(done * score.width()..(done + labels.len()) * score.width()) else {
-                return Ok(score.loss);
-            };
-            let Some(labels) = within(&labels, score.width()) else { return Ok(score.loss) };
-            sum = labels.iter().zip(rows.chunks_exact(score.width())).fold(sum, |sum, (label, row)| {
-                let plain = cross_entropy_of(row, *label, 1.0);
+            // A class for every position, or nothing that can be told from its logits alone.
+            let Some(labels) = within(&labels, classes.count) else { return Ok(score.loss) };
+            for label in labels {
+                let row = done / positions * score.width();
+                let Some(row) = score.predictions.get(row..row + score.width()) else { return Ok(score.loss) };
+                let scores = classes.scores(row, done % positions);
+                let plain = cross_entropy_of(scores.clone(), label, 1.0);
                 // With further outputs the score holds their losses too: the first one's is exchanged.
-                sum + if self.further { plain - cross_entropy_of(row, *label, temperature) } else { plain }
-            });
-            done += labels.len();
+                sum += if self.further { plain - cross_entropy_of(scores, label, temperature) } else { plain };
+                done += 1;
+            }
         }
-        let told = done > 0 && score.predictions.len() == done * score.width();
+        let told = done > 0 && score.predictions.len() == done * classes.count;
         Ok(match told {
             true if self.further => score.loss + sum / done as f64,
             true => sum / done as f64,
@@ -258,7 +285,7 @@ impl Objective {
     /// The accuracy of always answering the most frequent class, where the metric is the accuracy of classes.
     pub fn most_frequent(&self, samples: &Samples) -> Result<Option<f64>> {
         let labelled = samples.target().is_some_and(|t| t.element_type == ElementType::Int64);
-        if !(labelled && matches!(self.metric, Metric::Accuracy)) {
+        if !(labelled && matches!(self.metric, Metric::Accuracy)) || matches!(self.loss, Loss::Ctc { .. }) {
             return Ok(None);
         }
         let mut counts: HashMap<i64, usize> = HashMap::new();
@@ -271,13 +298,29 @@ impl Objective {
         Ok(counts.into_values().max().map(|most| most as f64 / all as f64))
     }
 
+    /// How predictions spell sequences, if that is what trains.
+    fn sequences(&self) -> Option<Sequences> {
+        match self.loss {
+            Loss::Ctc { blank, padding, .. } => Some(Sequences { blank, padding }),
+            _ => None,
+        }
+    }
+
+    /// The axis of the file's output that holds classes, where the loss looks for them elsewhere than behind the samples.
+    pub fn other_class_axis(&self, network: &Network) -> Option<usize> {
+        let other = matches!(self.loss, Loss::CrossEntropy { .. } | Loss::Ctc { .. }) && self.class_axis != 1;
+        other.then(|| network.output_samples.of_file(self.class_axis))
+    }
+
     /// What the metric needs to know besides predictions and targets.
     pub fn basis(&self, network: &Network) -> Basis {
         Basis {
             metric: self.metric.clone(),
             link: network.link,
+            class_axis: self.class_axis,
             independent: self.independent(network),
             ignore: self.ignore,
+            sequences: self.sequences(),
         }
     }
 
@@ -303,37 +346,74 @@ fn of_file(option: &str, model: &Model, error: &dendrite_autodiff::Error) -> Err
     Error::Option { reason: format!("{option}{path}: {error}"), hint: hint.to_owned() }
 }
 
-/// The class of every row, if there is one for each.
-fn classes(score: &Score, target: &Tensor) -> Option<Vec<usize>> {
-    let labels = target.to_i64()?;
-    let fits = score.predictions.len() == labels.len() * score.width();
-    within(&labels, score.width()).filter(|_| fits)
+/// Positions whose reading is tried, about.
+const READ_POSITIONS: usize = 1 << 14;
+
+/// Positions of predictions, evenly spread, each with its class.
+struct Labelled<'a> {
+    score: &'a Score,
+    classes: Classes,
+    /// Position, counted over all samples, and class.
+    labels: Vec<(usize, usize)>,
 }
 
-/// Labels of more than one class, if all are below `width`.
-fn within(labels: &[i64], width: usize) -> Option<Vec<usize>> {
-    let labels: Option<Vec<usize>> = labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < width)).collect();
-    labels.filter(|_| width > 1)
+impl<'a> Labelled<'a> {
+    /// `None` where a position has no class that is one of several.
+    fn of(score: &'a Score, target: &Tensor, class_axis: usize, ignore: Option<i64>) -> Option<Self> {
+        let labels = target.to_i64()?;
+        let classes = Classes::of(&score.shape, class_axis - 1);
+        if score.predictions.len() != labels.len() * classes.count || classes.count < 2 {
+            return None;
+        }
+        // An odd step meets every column of a picture.
+        let step = (labels.len() / READ_POSITIONS).max(1) | 1;
+        let counted = labels.into_iter().enumerate().step_by(step).filter(|(_, label)| Some(*label) != ignore);
+        let class = |label: i64| usize::try_from(label).ok().filter(|label| *label < classes.count);
+        let labels = counted.map(|(at, label)| Some((at, class(label)?))).collect::<Option<Vec<_>>>()?;
+        Some(Labelled { score, classes, labels })
+    }
+
+    /// The scores of every position with its class.
+    fn rows(&self) -> impl Iterator<Item = (impl Iterator<Item = f32> + Clone, usize)> {
+        let width = self.score.width();
+        let positions = self.classes.positions(width).max(1);
+        self.labels.iter().map(move |(at, label)| {
+            let row = self.score.predictions.get(at / positions * width..).unwrap_or_default();
+            (self.classes.scores(row, at % positions), *label)
+        })
+    }
+
+    /// The mean cross-entropy of logits divided by `temperature`.
+    fn cross_entropy(&self, temperature: f64) -> f64 {
+        let losses = self.rows().map(|(scores, label)| cross_entropy_of(scores, label, temperature));
+        losses.sum::<f64>() / self.labels.len().max(1) as f64
+    }
 }
 
-fn are_probabilities(score: &Score) -> bool {
-    score
-        .predictions
-        .chunks_exact(score.width().max(1))
-        .all(|row| row.iter().all(|p| (-1e-6..=1.0 + 1e-6).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3)
+/// Whether scores are positive and add up to 1 at positions, evenly spread.
+fn are_probabilities(score: &Score, classes: Classes) -> bool {
+    let positions = classes.positions(score.width()).max(1);
+    let all = score.predictions.len() / classes.count;
+    let step = (all / READ_POSITIONS).max(1) | 1;
+    (0..all).step_by(step).all(|at| {
+        let row = score.predictions.get(at / positions * score.width()..).unwrap_or_default();
+        let scores = classes.scores(row, at % positions);
+        scores.clone().all(|p| (-1e-6..=1.0 + 1e-6).contains(&p)) && (scores.sum::<f32>() - 1.0).abs() < 1e-3
+    })
 }
 
-/// The mean cross-entropy of logits divided by `temperature`.
-fn cross_entropy(score: &Score, labels: &[usize], temperature: f64) -> f64 {
-    let rows = score.predictions.chunks_exact(score.width().max(1)).zip(labels);
-    rows.map(|(row, label)| cross_entropy_of(row, *label, temperature)).sum::<f64>() / labels.len().max(1) as f64
+/// Labels of more than one class, if all are below `count`.
+fn within(labels: &[i64], count: usize) -> Option<Vec<usize>> {
+    let labels: Option<Vec<usize>> = labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < count)).collect();
+    labels.filter(|_| count > 1)
 }
 
-/// The cross-entropy of one row of logits divided by `temperature`.
-fn cross_entropy_of(row: &[f32], label: usize, temperature: f64) -> f64 {
-    let scaled = row.iter().map(|v| f64::from(*v) / temperature);
+/// The cross-entropy of the logits of one position divided by `temperature`.
+fn cross_entropy_of(scores: impl Iterator<Item = f32> + Clone, label: usize, temperature: f64) -> f64 {
+    let scaled = scores.map(|v| f64::from(v) / temperature);
     let top = scaled.clone().fold(f64::NEG_INFINITY, f64::max);
-    top + scaled.map(|v| (v - top).exp()).sum::<f64>().ln() - f64::from(row[label]) / temperature
+    let own = scaled.clone().nth(label).unwrap_or(f64::NEG_INFINITY);
+    top + scaled.map(|v| (v - top).exp()).sum::<f64>().ln() - own
 }
 
 #[cfg(test)]
@@ -344,6 +424,7 @@ mod tests {
         Objective {
             loss: Loss::classes(),
             metric: Metric::Accuracy,
+            class_axis: 1,
             reading: Reading::Logits,
             ignore: None,
             smoothing: 0.0,
@@ -384,7 +465,9 @@ mod tests {
         predictions.extend([0.0, 100.0]);
         tempered.fit_reading(&score(&predictions), &Tensor::int64s(&[0; 10]));
         assert!(matches!(tempered.reading, Reading::Tempered(t) if (32.0..2000.0).contains(&t)), "{tempered:?}");
-        assert!((cross_entropy(&score(&predictions), &[0; 10], 1.0) - 10.0).abs() < 1e-6);
+        let (score_of_all, labels) = (score(&predictions), Tensor::int64s(&[0; 10]));
+        let plain = Labelled::of(&score_of_all, &labels, 1, None).map_or(0.0, |labelled| labelled.cross_entropy(1.0));
+        assert!((plain - 10.0).abs() < 1e-6);
         let mut probabilities = objective();
         probabilities.fit_reading(&score(&[0.9, 0.1, 0.25, 0.75]), &Tensor::int64s(&[0, 1]));
         assert_eq!(probabilities.reading, Reading::Probabilities);

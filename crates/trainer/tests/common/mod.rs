@@ -1,5 +1,5 @@
 //! What tests of runs share.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code)] // each test file uses its part
 
 use dendrite_onnx::Tensor;
 use dendrite_trainer::DataSet;
@@ -16,4 +16,10 @@ pub fn pairs(rows: usize, seed: u64, target: fn(&[f32; 2]) -> f32) -> DataSet {
         ("target".to_owned(), Tensor::from_f32(&[rows], &targets)),
     ];
     DataSet::from_arrays("rows", arrays).unwrap()
+}
+
+/// Reproducible numbers in -1..1.
+pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect()
 }
