@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use dendrite_onnx::{
-    Dim, Graph, Model, NodeId, ValueId,
+    Dim, ElementType, Graph, Model, NodeId, ValueId,
     ops::cost::{model_macs, model_parameters},
 };
 use dendrite_runtime::infer_shapes;
@@ -171,7 +171,13 @@ fn collect(args: &Args, model: &Model, graph: &Graph) -> Result<Facts, Failure> 
     let opset = graph.opsets.iter().map(|(domain, version)| {
         (if domain.is_empty() { "ai.onnx".to_owned() } else { domain.clone() }, *version)
     });
-    let weight_bytes = graph.values().filter_map(|(_, v)| Some(v.constant.as_ref()?.bytes().len() as u64)).sum();
+    // Those in sub-graphs and functions too.
+    let mut weight_bytes = 0;
+    model.visit_tensors(&mut |tensor| {
+        let count = tensor.dims.iter().map(|n| usize::try_from(*n).unwrap_or(0)).product();
+        let element_type = ElementType::from_code(tensor.data_type());
+        weight_bytes += element_type.and_then(|t| t.byte_len(count)).unwrap_or(0) as u64;
+    });
     Ok(Facts {
         model: args.model.clone(),
         bytes: model.bytes().len(),
