@@ -248,8 +248,7 @@ impl<'b> Iteration<'b> {
             }
         }
         let any = numbers.dim(0).squeeze(&[0]).compare("Greater", ctx.b.scalar(ElementType::Int64, 0.0));
-        let attributes =
-            Attributes::new().with("then_branch", some.to_body()?).with("else_branch", none.to_body()?);
+        let attributes = Attributes::new().with("then_branch", some.to_body()?).with("else_branch", none.to_body()?);
         Ok(ctx.b.several("If", &[Some(any.id())], attributes, count))
     }
 
