@@ -32,4 +32,4 @@ mod rules;
 
 pub use engine::{Gradient, gradients};
 pub use error::{Error, Result};
-pub use rules::{is_quantised, supported};
+pub use rules::{differentiable, is_quantised, supported};

@@ -140,9 +140,13 @@ pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
     entries.find(|(names, _)| names.contains(&op)).map(|(_, rule)| *rule)
 }
 
-/// Whether the derivative of an operator is zero with respect to every input.
+/// Whether the derivative of a node is zero with respect to every input.
 pub(crate) fn is_flat(node: &Node) -> bool {
-    node.domain.is_empty() && zero::RULES.iter().any(|(names, _)| names.contains(&node.op.as_str()))
+    is_flat_operator(&node.domain, &node.op)
+}
+
+fn is_flat_operator(domain: &str, op: &str) -> bool {
+    domain.is_empty() && zero::RULES.iter().any(|(names, _)| names.contains(&op))
 }
 
 /// The operators that have a gradient rule, as (domain, operator) in alphabetical order.
@@ -155,6 +159,11 @@ pub fn supported() -> Vec<(&'static str, &'static str)> {
     all.extend(lowering::operators());
     all.sort_unstable();
     all
+}
+
+/// Those of [`supported`] whose derivative is not zero with respect to every input.
+pub fn differentiable() -> Vec<(&'static str, &'static str)> {
+    supported().into_iter().filter(|(domain, op)| !is_flat_operator(domain, op)).collect()
 }
 
 /// What a rule sees: the node and the gradients of its outputs.

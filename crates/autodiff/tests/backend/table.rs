@@ -123,10 +123,14 @@ pub(crate) fn render(cases: &[Case], findings: &[Finding]) -> String {
          [cases of their own](#operators-with-cases-of-their-own). An operator that is defined by others has models in which it is\n\
          expanded into them; they are counted apart. A model with one input that is refused counts as refused, and the table says\n\
          which input it is. Errors are relative to the largest derivative or 1, and have to stay below 1e-5 in float64, 2e-3 in\n\
-         float32, and ten units in the last place of the 16-bit types.\n",
+         float32, and ten units in the last place of the 16-bit types. Besides, each of the {random} operators that can be\n\
+         differentiated is held to differences on {each} seeded random cases: shapes, attributes, broadcasting, empty and rank-0\n\
+         tensors, sizes that are not known (`cargo test -p dendrite-autodiff --test random`).\n",
         verified.len() + own.len(),
         verified.len(),
         own.len(),
+        random = dendrite_autodiff::differentiable().len() - references::STRAIGHT_THROUGH.len(),
+        each = references::RANDOM_CASES,
     );
     let _ = writeln!(
         text,

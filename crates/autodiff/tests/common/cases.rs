@@ -24,6 +24,12 @@ pub const FAMILIES: &[&str] = &[
     "sampling",
     "spectral",
 ];
+
+/// How many random cases of every differentiable operator agree with differences.
+pub const RANDOM_CASES: usize = 20;
+/// Rounding counts as the identity in these, so their gradients are not those of what they compute: quantization.rs.
+pub const STRAIGHT_THROUGH: [&str; 2] = ["QuantizeLinear", "com.microsoft.QuantizeLinear"];
+
 /// An operator with its domain, where that is not the standard one.
 pub fn label(node: &Node) -> String {
     if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) }
