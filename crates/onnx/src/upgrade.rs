@@ -4,6 +4,8 @@
 //! node is valid as it stands. No step changes a constant that the file stores: what was an attribute becomes a *new*
 //! constant, so trained values always return under their own names.
 
+mod scan;
+
 use crate::{
     Attributes, Error, Graph, Node, NodeId, Result, Tensor, ValueId, functions::inline, proto::GraphProto,
     tensor::ElementType,
@@ -161,6 +163,7 @@ fn upgrade_node(graph: &mut Graph, id: NodeId, from: i64) -> Result<()> {
             let axis = constant(graph, id, "axis", Tensor::from_i64(&[], &[axis]));
             graph.set_input(id, 2, Some(axis));
         }
+        "Scan" => scan::over_samples(graph, id)?,
         "Swish" => swish(graph, id),
         _ => return Err(unsupported(graph.node(id), "its form before this opset is not known")),
     }

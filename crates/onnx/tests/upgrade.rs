@@ -417,6 +417,96 @@ fn bodies_are_upgraded() {
     }
 }
 
+/// h' = sin(h + v u w), of v [features] forwards and u backwards, steps counted; h', the sum of v and u, and the count go out.
+/// Three samples of up to four steps.
+fn scan_of_a_batch(
+    directions: Option<Vec<i64>>,
+    lengths: Option<&[i64]>,
+    counted: bool,
+) -> (Graph, Vec<(String, Tensor)>) {
+    let mut body = Graph::new("step", 8);
+    let vector = |body: &mut Graph, name: &str| body.add_input(name, ElementType::Float, Shape::known(&[2]));
+    let h = vector(&mut body, "h");
+    let count = counted.then(|| body.add_input("count", ElementType::Int64, Shape::known(&[1])));
+    let [v, u] = ["v", "u"].map(|name| vector(&mut body, name));
+    let w = body.capture("w", Some(ElementType::Float), Some(Shape::known(&[2])));
+    let product = body.op("Mul", "product", &[v, u], a());
+    let product = body.op("Mul", "weighted", &[product, w], a());
+    let sum = body.op("Add", "sum", &[h, product], a());
+    // Squeeze and Unsqueeze are rewritten within the body.
+    let wide = body.op("Unsqueeze", "wide", &[sum], a().with("axes", vec![0]));
+    let sum = body.op("Squeeze", "narrow", &[wide], a().with("axes", vec![0]));
+    let next = body.op("Sin", "next", &[sum], a());
+    let out = body.op("Identity", "out", &[next], a());
+    let both = body.op("Add", "both", &[v, u], a());
+    let mut outputs = vec![next, out, both];
+    if let Some(count) = count {
+        let one = body.add_constant("one", Tensor::int64s(&[1]));
+        let after = body.op("Add", "count_after", &[count, one], a());
+        let told = body.op("Identity", "told", &[after], a());
+        outputs = vec![next, after, out, both, told];
+    }
+    for output in &outputs {
+        let integer = ["count_after", "told"].contains(&body.name_of(*output));
+        let kind = if integer { ElementType::Int64 } else { ElementType::Float };
+        body.set_type(*output, Some(kind), Some(Shape::known(if integer { &[1] } else { &[2] })));
+    }
+    body.outputs = outputs.clone();
+
+    let mut graph = Graph::new("scan", 8);
+    graph.add_constant("w", Tensor::from_f32(&[2], &[0.75, -1.5]));
+    let mut feeds = Vec::new();
+    let mut input = |graph: &mut Graph, name: &str, tensor: Tensor| {
+        let id = graph.add_input(name, tensor.element_type(), Shape::known(tensor.shape()));
+        feeds.push((name.to_owned(), tensor));
+        Some(id)
+    };
+    let mut inputs = vec![lengths.and_then(|l| input(&mut graph, "lengths", Tensor::int64s(l)))];
+    inputs.push(input(&mut graph, "first", floats(&[3, 2], 1)));
+    if counted {
+        inputs.push(input(&mut graph, "counted", Tensor::from_i64(&[3, 1], &[0, 10, 20])));
+    }
+    inputs.push(input(&mut graph, "vs", floats(&[3, 4, 2], 2)));
+    inputs.push(input(&mut graph, "us", floats(&[3, 4, 2], 3)));
+    let mut attributes = a().with("body", body.to_body().unwrap()).with("num_scan_inputs", 2);
+    if let Some(directions) = directions {
+        attributes.set("directions", directions);
+    }
+    let found = graph.add_node("Scan", "y", &inputs, attributes, outputs.len());
+    for (found, inner) in found.iter().zip(&outputs) {
+        graph.set_type(*found, body.value(*inner).element_type, None);
+    }
+    graph.outputs = found;
+    (graph, feeds)
+}
+
+#[test]
+fn a_scan_over_a_batch() {
+    for directions in [None, Some(vec![0, 0]), Some(vec![0, 1]), Some(vec![1, 1])] {
+        for lengths in [None, Some(&[4, 4, 4][..]), Some(&[1, 4, 2]), Some(&[3, 2, 1])] {
+            for counted in [false, true] {
+                let (graph, feeds) = scan_of_a_batch(directions.clone(), lengths, counted);
+                let what = format!("{directions:?} {lengths:?} {counted}");
+                let before = run(&graph, &feeds).unwrap_or_else(|e| panic!("{what}, before: {e}"));
+                for typed in [true, false] {
+                    let mut new = graph.clone();
+                    if typed {
+                        infer_shapes(&mut new).unwrap();
+                    }
+                    upgrade(&mut new, WORKING_OPSET).unwrap();
+                    let after = run(&new, &feeds).unwrap_or_else(|e| panic!("{what}, after: {e}"));
+                    for (output, expected) in &before {
+                        assert_close(&format!("{what}, {output}"), &after[output], expected);
+                    }
+                    infer_shapes(&mut new).unwrap();
+                    let shape = |name: &str| new.value(new.find(name).unwrap()).shape.clone().unwrap();
+                    assert_eq!(shape("y"), Shape::known(&[3, 2]), "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_upgraded_is_refused() {
     let mut graph = Graph::new("new", WORKING_OPSET + 1);

@@ -43,7 +43,7 @@ fn infer_body(outer: &Graph, id: NodeId, proto: &GraphProto) -> Result<Graph> {
     let mut given = given(outer, node, &declared);
     loop {
         let body = infer(outer, proto, &given)?;
-        if !open_changing(node, &body, &mut given) {
+        if !open_changing(outer, node, &body, &mut given) {
             return Ok(body);
         }
     }
@@ -53,6 +53,9 @@ fn infer_body(outer: &Graph, id: NodeId, proto: &GraphProto) -> Result<Graph> {
 type Given = Vec<(Option<ElementType>, Option<Shape>)>;
 
 fn given(outer: &Graph, node: &Node, body: &Graph) -> Given {
+    if is_of_batch(outer, node) {
+        return given_by_batch(outer, node, body);
+    }
     let of = |index: usize| node.input(index).map(|v| outer.value(v));
     let scanned = node.attributes.int("num_scan_inputs", 0).max(0) as usize;
     let states = node.inputs.len().saturating_sub(scanned);
@@ -82,6 +85,25 @@ fn given(outer: &Graph, node: &Node, body: &Graph) -> Given {
         (value.element_type.or(element_type), shape.or(value.shape.clone()))
     };
     body.inputs.iter().enumerate().map(declared).collect()
+}
+
+/// Whether this is a Scan as it was before opset 9: over the sequences of a batch, whose lengths are its first input.
+fn is_of_batch(graph: &Graph, node: &Node) -> bool {
+    node.is("Scan") && graph.opsets.get("").is_some_and(|opset| *opset < 9)
+}
+
+/// What the body of such a Scan is given: states without their samples, elements of sequences.
+fn given_by_batch(outer: &Graph, node: &Node, body: &Graph) -> Given {
+    let scanned = node.attributes.int("num_scan_inputs", 0).max(0) as usize;
+    let states = node.inputs.len().saturating_sub(scanned + 1);
+    let given = |(place, id): (usize, &ValueId)| {
+        let (value, own) = (node.input(place + 1).map(|v| outer.value(v)), body.value(*id));
+        let axes = if place < states { 1 } else { 2 };
+        let shape = value.and_then(|v| v.shape.clone()).filter(|shape| shape.rank() >= axes);
+        let shape = shape.map(|shape| Shape(shape.0.into_iter().skip(axes).collect()));
+        (own.element_type.or(value.and_then(|v| v.element_type)), shape.or(own.shape.clone()))
+    };
+    body.inputs.iter().enumerate().map(given).collect()
 }
 
 fn infer(outer: &Graph, proto: &GraphProto, given: &Given) -> Result<Graph> {
@@ -115,14 +137,15 @@ fn name_open_dimensions(body: &mut Graph, id: ValueId) {
 }
 
 /// Open the dimensions of states that come out of an iteration in another size than they went in. Whether there were any.
-fn open_changing(node: &Node, body: &Graph, given: &mut Given) -> bool {
+fn open_changing(outer: &Graph, node: &Node, body: &Graph, given: &mut Given) -> bool {
     let (first_in, first_out) = match node.op.as_str() {
         "Loop" => (2, 1),
         "Scan" => (0, 0),
         _ => return false,
     };
     let scanned = node.attributes.int("num_scan_inputs", 0).max(0) as usize;
-    let states = node.inputs.len().saturating_sub(scanned + first_in);
+    let lengths = usize::from(is_of_batch(outer, node));
+    let states = node.inputs.len().saturating_sub(scanned + first_in + lengths);
     let mut changed = false;
     for state in 0..states {
         let (Some(before), Some(output)) = (given.get_mut(first_in + state), body.outputs.get(first_out + state))
