@@ -58,7 +58,8 @@ pub(crate) const OPERATORS: Table = &[
     }),
     (&["Softmax", "LogSoftmax"], |r, op| {
         let mut shape = r.shape(1, 4);
-        let (axis, front) = if r.once_in(4) { (None, shape.len() - 1) } else { some(r.axis(shape.len())) };
+        let (said, front) = r.axis(shape.len());
+        let (axis, front) = if r.once_in(4) { (None, shape.len() - 1) } else { (Some(said), front) };
         // One element alone is 1.
         shape[front] += usize::from(shape[front] == 1);
         Case::of(op).x(r.floats(&shape)).with_some("axis", axis)
@@ -97,10 +98,6 @@ pub(crate) const OPERATORS: Table = &[
         Case::of(op).x(r.floats(&shape)).x(r.floats(&shape)).x(r.floats(&gate))
     }),
 ];
-
-fn some((said, front): (i64, usize)) -> (Option<i64>, usize) {
-    (Some(said), front)
-}
 
 /// An attribute, or its default.
 fn maybe(r: &mut Draw, low: f64, high: f64) -> Option<f32> {

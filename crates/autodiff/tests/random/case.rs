@@ -228,18 +228,13 @@ impl Case {
 
     /// The differentiated inputs: their places and values.
     pub(crate) fn trained(&self) -> Vec<(usize, &Array)> {
-        let trained = |(place, input): (usize, &'_ Input)| match input {
-            Input::Trained(_) => Some(place),
-            _ => None,
-        };
-        let places: Vec<usize> = self.inputs.iter().enumerate().filter_map(trained).collect();
-        places
-            .into_iter()
-            .filter_map(|place| match &self.inputs[place] {
-                Input::Trained(array) => Some((place, array)),
-                _ => None,
-            })
-            .collect()
+        let mut trained = Vec::new();
+        for (place, input) in self.inputs.iter().enumerate() {
+            if let Input::Trained(array) = input {
+                trained.push((place, array));
+            }
+        }
+        trained
     }
 
     /// What the graph is fed, with one of the differentiated inputs replaced.

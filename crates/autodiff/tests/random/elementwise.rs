@@ -28,9 +28,9 @@ pub(crate) const OPERATORS: Table = &[
         let shape = r.narrower(&target);
         // A target of 1 leaves the size as it is.
         let target: Vec<usize> = target.into_iter().map(|n| if n > 1 && r.once_in(4) { 1 } else { n }).collect();
-        let skipped = if shape.len() < target.len() { 0 } else { r.below(target.len() + 1) };
-        let missing = target[..skipped.min(target.len())].iter().all(|n| *n == 1);
-        let from = if missing { skipped } else { 0 };
+        // Of as many sizes as there are axes, those in front may be left out that change nothing.
+        let ones = target.iter().take_while(|n| **n == 1).count();
+        let from = if shape.len() == target.len() { r.size(0, ones) } else { 0 };
         let sizes = Tensor::int64s(&said(&target[from..]));
         Case::of(op).x(r.floats(&shape)).input(r.given(sizes))
     }),

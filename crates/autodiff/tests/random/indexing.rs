@@ -129,10 +129,9 @@ fn scatter_nd(r: &mut Draw, op: &str) -> Case {
     let depth = r.size(1, shape.len());
     let tuples: usize = shape[..depth].iter().product();
     let count = r.size(1, if how == "none" { tuples.min(4) } else { 4 });
-    let unique = r.order(tuples);
     let mut at = Vec::new();
-    for k in 0..count {
-        let mut flat = if how == "none" { unique[k] } else { r.below(tuples) };
+    for unique in r.order(tuples).into_iter().cycle().take(count) {
+        let mut flat = if how == "none" { unique } else { r.below(tuples) };
         let mut tuple = Vec::new();
         for axis in (0..depth).rev() {
             tuple.push(r.said(flat % shape[axis], shape[axis]));
