@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Teach a published reader of captchas another kind of captcha, by the texts alone (`--loss ctc`).
 
-    python3 scripts/captchas.py [--binary target/release/dendrite] [--packages FOLDER] [--rows 1200] [--seeds 1] [--threads 2]
+    python3 scripts/captchas.py [--binary target/release/dendrite] [--packages FOLDER] [--rows 600] [--seeds 3] [--threads 2]
 
 Needs numpy, pillow, onnxruntime and pip. The model is captcha_crnn.onnx of the package captcha-whisperer 0.1.0, fetched into
 --packages (else a temporary folder). The captchas are drawn here with Pillow's own font: four to six digits and capitals, turned,
-crossed by lines, in noise. Prints the share of texts read rightly before and after, by the stock onnxruntime, over seeds.
+crossed by lines, in noise. With dendrites: --options "--method gd --connect layer --width 32 --dendrites 1 --tries 1
+--no-finetune-first --sites logits --lr 3e-4 --epochs 3". Prints the share of texts read rightly before and after, by the stock onnxruntime, over seeds.
 """
 import argparse
 import pathlib
@@ -84,10 +85,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "target/release/dendrite"))
     parser.add_argument("--packages", type=pathlib.Path)
-    parser.add_argument("--rows", type=int, default=1200)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--options", default="--dendrites 0 --lr 3e-4 --epochs 6", help="of `dendrite grow`")
+    parser.add_argument("--options", default="--dendrites 0 --lr 3e-4 --epochs 3", help="of `dendrite grow`")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
