@@ -31,4 +31,5 @@ mod rules;
 
 pub use engine::{Gradient, gradients};
 pub use error::{Error, Result};
+pub use lowering::lower_missing;
 pub use rules::{is_quantised, supported};
