@@ -5,7 +5,10 @@ mod common;
 
 use common::{error, numbers, run, try_run, weighted_sum, with_gradients};
 use dendrite_autodiff::lower_missing;
-use dendrite_onnx::{Attributes, ElementType, Graph, Shape, Tensor, ValueId, WORKING_OPSET, upgrade::upgrade};
+use dendrite_onnx::{
+    Attributes, ElementType, Graph, Shape, Tensor, ValueId, WORKING_OPSET, ops::cost::model_parameters,
+    upgrade::upgrade,
+};
 use dendrite_runtime::infer_shapes;
 
 fn f32s(shape: &[usize], seed: u64) -> Tensor {
@@ -91,6 +94,7 @@ fn lowered_operators_compute_the_same() {
         assert_eq!(found.shape(), expected.shape(), "{name}");
         let expected: Vec<f64> = expected.to_f64().unwrap();
         let off = error(&found.to_f32().unwrap(), &expected);
+        assert_eq!(model_parameters(&copy), model_parameters(&graph), "{name}");
         println!("{name}: {off:.1e}");
         assert!(off < 2e-6, "{name}: {off:.1e}\n{found:?}\n{expected:?}");
         // The number of samples is not written into it, and shapes are inferred as before.

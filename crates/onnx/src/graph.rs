@@ -124,6 +124,8 @@ pub struct Graph {
     inlined: HashMap<NodeId, String>,
     /// Constants that a function held.
     of_functions: HashSet<ValueId>,
+    /// Constants that came with an expression in the place of an operator.
+    made: HashSet<ValueId>,
     /// Constants that a sub-graph held, and where.
     places: HashMap<ValueId, Place>,
 }
@@ -505,6 +507,17 @@ impl Graph {
     /// Whether a constant is held by a model-local function: no tensor of the user's file that could be replaced.
     pub fn is_of_function(&self, id: ValueId) -> bool {
         self.of_functions.contains(&id)
+    }
+
+    /// Whether a constant came with an expression that was put in the place of an operator: no tensor of the user's file, and no
+    /// parameter of the model.
+    pub fn is_made(&self, id: ValueId) -> bool {
+        self.made.contains(&id)
+    }
+
+    /// Remember that a constant came with such an expression.
+    pub fn mark_made(&mut self, id: ValueId) {
+        self.made.insert(id);
     }
 
     /// Where a constant lies in the user's file that a sub-graph holds there ([`Graph::hoist`]).

@@ -40,6 +40,7 @@ pub mod schedule;
 pub mod step;
 pub mod summary;
 pub mod wider;
+mod working;
 
 pub use controls::controls;
 pub use dendrite_data::{Augment, DataSet, Input, Loader, Preprocess, Request, Samples};

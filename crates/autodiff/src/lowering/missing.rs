@@ -35,7 +35,11 @@ pub fn lower_missing(graph: &mut Graph) -> Result<()> {
                 shape.iter_mut().flat_map(|s| s.0.first_mut()).for_each(|samples| *samples = Dim::Unknown);
                 graph.set_type(*value, *element_type, shape);
             }
+            let before = graph.value_count();
             replace(graph, id, *lowering)?;
+            // What the expression multiplies by or adds is no weight.
+            let new = graph.values().filter(|(v, value)| v.index() >= before && value.constant.is_some());
+            new.map(|(v, _)| v).collect::<Vec<_>>().into_iter().for_each(|v| graph.mark_made(v));
             known.into_iter().for_each(|(value, element_type, shape)| graph.set_type(value, element_type, shape));
         }
     }
