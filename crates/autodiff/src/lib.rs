@@ -32,4 +32,5 @@ mod rules;
 
 pub use engine::{Gradient, gradients};
 pub use error::{Error, Result};
+pub use lowering::lower_missing;
 pub use rules::{differentiable, is_quantised, supported};

@@ -7,7 +7,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use dendrite_onnx::{Model, Tensor, proto::ModelProto};
+use dendrite_onnx::{
+    Attributes, Dim, ElementType, Graph, Model, Patch, Shape, Tensor,
+    bodies::{Place, Step},
+    proto::ModelProto,
+};
 use prost::Message;
 use serde_json::Value;
 
@@ -226,5 +230,59 @@ fn any_two_models_can_be_held_against_each_other() {
         for b in &paths {
             assert_eq!(diff(scratch.path(), &[a, b]).1, i32::from(a != b));
         }
+    }
+}
+
+/// y = linear(a branch of x w, of which each has its own w).
+fn branched() -> Graph {
+    let weight = |graph: &mut Graph, name: &str, shape: &[usize]| {
+        let count = shape.iter().product::<usize>();
+        let numbers: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin()).collect();
+        graph.add_constant(name, Tensor::from_f32(shape, &numbers))
+    };
+    let rows = |width: usize| Shape(vec![Dim::Symbol("n".to_owned()), Dim::Known(width)]);
+    let branch = |op: &str| {
+        let mut body = Graph::new("branch", 17);
+        let x = body.capture("x", Some(ElementType::Float), Some(rows(4)));
+        let w = weight(&mut body, "w", &[4, 3]);
+        let h = body.op("MatMul", &format!("{op}/h"), &[x, w], Attributes::new());
+        let h = body.op(op, &format!("{op}/y"), &[h], Attributes::new());
+        body.set_type(h, Some(ElementType::Float), Some(rows(3)));
+        body.outputs = vec![h];
+        body.to_body().unwrap()
+    };
+    let mut graph = Graph::new("branched", 17);
+    let x = graph.add_input("x", ElementType::Float, rows(4));
+    let largest = graph.op("ReduceMax", "largest", &[x], Attributes::new().with("keepdims", 0));
+    let bound = graph.add_constant("bound", Tensor::from_f32(&[], &[1.0]));
+    let small = graph.op("Less", "small", &[largest, bound], Attributes::new());
+    let branches = Attributes::new().with("then_branch", branch("Tanh")).with("else_branch", branch("Sin"));
+    let h = graph.op("If", "h", &[small], branches);
+    let (w, b) = (weight(&mut graph, "head.w", &[3, 2]), weight(&mut graph, "head.b", &[2]));
+    let y = graph.op("Gemm", "y", &[h, w, b], Attributes::new());
+    graph.set_type(y, Some(ElementType::Float), Some(rows(2)));
+    graph.outputs = vec![y];
+    graph
+}
+
+#[test]
+fn weights_of_sub_graphs_count_and_are_told_by_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("a.onnx"), branched().to_model().unwrap().encode_to_vec()).unwrap();
+    let model = Model::open(path("a.onnx")).unwrap();
+    let step = Step { output: "h".to_owned(), attribute: "then_branch".to_owned() };
+    let mut patch = Patch::new();
+    patch.replace_in_body(&Place::new(&[step], "w"), Tensor::from_f32(&[4, 3], &[0.5; 12]));
+    fs::write(path("b.onnx"), patch.apply(&model).unwrap()).unwrap();
+    let (told, code) = diff(folder.path(), &["a.onnx", "b.onnx"]);
+    assert_eq!(code, 1);
+    assert!(told.starts_with("b.onnx is a.onnx with 1 of 5 weights changed\n"), "{told}");
+    assert!(told.contains("h/then_branch/w"), "{told}");
+    for command in ["inspect", "plan"] {
+        let output = dendrite(folder.path(), &[command, "a.onnx", "--json"]);
+        let facts: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let count = &facts[if command == "plan" { "parameters_before" } else { "parameters" }];
+        assert_eq!(*count, 2 * 12 + 6 + 2, "{command}: {facts}");
     }
 }

@@ -38,12 +38,9 @@ fn search(graph: &Graph, outer: &Graph, node: &Node, way: &[Step], places: &mut 
         for (reader, position, value) in operands::read(&body) {
             let Some(tensor) = body.constant(value) else { continue };
             let called = graph.functions.iter().any(|f| f.domain() == reader.domain && f.name() == reader.op);
-            let name = body.name_of(value);
-            // An input of a body has its value from outside, whatever else the body says.
-            let given = proto.input.iter().any(|input| input.name() == name);
             let trains = called || operands::is_weight(&reader, position, tensor);
-            if trains && !given && tensor.element_type() == ElementType::Float {
-                places.push(Place::new(&way, name));
+            if trains && tensor.element_type() == ElementType::Float {
+                places.push(Place::new(&way, body.name_of(value)));
             }
         }
         for (_, inner) in body.nodes() {

@@ -75,7 +75,7 @@ fn is_mask(tensor: &Tensor) -> bool {
 pub(crate) fn stored(graph: &Graph, value: ValueId, active: &HashSet<ValueId>) -> Vec<ValueId> {
     let is_float = |v: &ValueId| graph.constant(*v).is_some_and(|t| t.element_type() == ElementType::Float);
     let mut roots = sources(graph, value, active);
-    roots.retain(|v| is_float(v) && !graph.is_of_function(*v));
+    roots.retain(|v| is_float(v) && !graph.is_of_function(*v) && !graph.is_made(*v));
     roots
 }
 

@@ -117,6 +117,8 @@ fn within<'a>(graph: &'a mut GraphProto, step: &Step) -> Option<&'a mut GraphPro
 /// Take a constant out of a sub-graph.
 fn take(graph: &mut GraphProto, name: &str) -> Result<Option<Tensor>> {
     graph.value_info.retain(|info| info.name() != name);
+    // In IR 3 every initializer was an input too, one that is never given.
+    graph.input.retain(|info| info.name() != name);
     if let Some(index) = graph.initializer.iter().position(|t| t.name() == name) {
         return Tensor::from_proto(&graph.initializer.remove(index)).map(Some);
     }

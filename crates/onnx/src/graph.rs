@@ -126,6 +126,8 @@ pub struct Graph {
     of_functions: HashSet<ValueId>,
     /// Nodes that can only stand in a function.
     foreign: HashSet<NodeId>,
+    /// Constants that came with an expression in the place of an operator.
+    made: HashSet<ValueId>,
     /// Constants that a sub-graph held, and where.
     places: HashMap<ValueId, Place>,
 }
@@ -513,6 +515,17 @@ impl Graph {
     /// opset than the model.
     pub fn is_foreign(&self, id: NodeId) -> bool {
         self.foreign.contains(&id)
+    }
+
+    /// Whether a constant came with an expression that was put in the place of an operator: no tensor of the user's file, and no
+    /// parameter of the model.
+    pub fn is_made(&self, id: ValueId) -> bool {
+        self.made.contains(&id)
+    }
+
+    /// Remember that a constant came with such an expression.
+    pub fn mark_made(&mut self, id: ValueId) {
+        self.made.insert(id);
     }
 
     /// Where a constant lies in the user's file that a sub-graph holds there ([`Graph::hoist`]).

@@ -1,7 +1,7 @@
 //! How the working copy of a model is made.
 
 use dendrite_data::DataSet;
-use dendrite_onnx::{Dim, Graph, Model, ValueId, WORKING_OPSET, ops::cost::model_parameters, upgrade::upgrade};
+use dendrite_onnx::{Dim, Graph, Model, ValueId, ops::cost::model_parameters};
 use dendrite_runtime::infer_shapes;
 use dendrites::{find_sites, hoist};
 
@@ -13,6 +13,7 @@ use crate::{
     network::{Batching, Further, Network, not_freed},
     options::Options,
     quantised,
+    working::to_working_opset,
 };
 
 impl Network {
@@ -53,7 +54,7 @@ fn prepare(model: &Model, options: &Options, batching: Batching) -> Result<Netwo
         None => e,
     };
     infer_shapes(&mut graph).map_err(|e| explained(e.into()))?;
-    upgrade(&mut graph, WORKING_OPSET)?;
+    to_working_opset(&mut graph)?;
     let named = axes::named(&graph, &options.batch_axis)?;
     let (output, further) = chosen_outputs(&graph, options)?;
     graph.outputs = [output].into_iter().chain(further.iter().copied()).collect();

@@ -42,6 +42,7 @@ mod sequence;
 pub mod step;
 pub mod summary;
 pub mod wider;
+mod working;
 
 pub use controls::controls;
 pub use dendrite_data::{Augment, DataSet, Input, Loader, Preprocess, Request, Samples};

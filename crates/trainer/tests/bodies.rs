@@ -101,6 +101,52 @@ fn model(mut nodes: Vec<NodeProto>, tensors: &[(&str, Tensor)]) -> ModelProto {
     }
 }
 
+/// [`model`] at opset 8, where a Scan went over a batch: h' = tanh(v W + h R + b) for every sample, backwards, over as many
+/// steps as `lengths` say.
+fn of_a_batch() -> ModelProto {
+    let vector = |name: &str, size: usize| value(name, ElementType::Float, &[Dim::Known(size)]);
+    let step = vec![
+        constant("R", Attributes::new().with("value", random(&[HIDDEN, HIDDEN], 31))),
+        plain("MatMul", &["v", "W"], "input"),
+        plain("MatMul", &["h", "R"], "recurrent"),
+        plain("Add", &["input", "recurrent"], "sum"),
+        plain("Add", &["sum", "b"], "biased"),
+        plain("Tanh", &["biased"], "next"),
+        plain("Identity", &["next"], "out"),
+    ];
+    let tensors = [("W", random(&[FEATURES, HIDDEN], 30)), ("b", random(&[HIDDEN], 32))];
+    let inputs = vec![vector("h", HIDDEN), vector("v", FEATURES)];
+    let step = body(step, inputs, vec![vector("next", HIDDEN), vector("out", HIDDEN)], &tensors);
+    let attributes = Attributes::new().with("body", step).with("num_scan_inputs", 1).with("directions", vec![1]);
+    let mut nodes = start();
+    nodes.push(node("Scan", &["lengths", "state", "x"], &["last", "all"], attributes));
+    nodes.push(node("ReduceSum", &["all"], &["total"], Attributes::new().with("axes", vec![1]).with("keepdims", 0)));
+    nodes.push(plain("Add", &["last", "total"], "features"));
+    let mut proto = model(nodes, &[("start", random(&[FEATURES, HIDDEN], 4))]);
+    proto.opset_import[0].version = Some(8);
+    proto.ir_version = Some(3);
+    let graph = proto.graph.as_mut().unwrap();
+    graph.input.push(value("lengths", ElementType::Int64, &[batch()]));
+    // In IR 3 initializers are inputs too, in bodies as well.
+    let scan = graph.node.iter_mut().find(|n| n.op_type() == "Scan").unwrap();
+    let inside = scan.attribute.iter_mut().find_map(|a| a.g.as_mut()).unwrap();
+    inputs_of_initializers(inside);
+    inputs_of_initializers(graph);
+    proto
+}
+
+fn inputs_of_initializers(graph: &mut GraphProto) {
+    for tensor in &graph.initializer {
+        let dims: Vec<Dim> = tensor.dims.iter().map(|n| Dim::Known(*n as usize)).collect();
+        graph.input.push(value(tensor.name(), ElementType::Float, &dims));
+    }
+}
+
+/// The lengths of some sequences, each of at least one step.
+fn lengths(count: usize) -> Tensor {
+    Tensor::int64s(&(0..count).map(|row| (row * 7 % STEPS) as i64 + 1).collect::<Vec<_>>())
+}
+
 /// The mean over time, and what a recurrence begins with.
 fn start() -> Vec<NodeProto> {
     let mean = node("ReduceMean", &["x"], &["mean"], Attributes::new().with("axes", vec![1]).with("keepdims", 0));
@@ -210,7 +256,7 @@ fn data(count: usize, seed: u64) -> DataSet {
         ("x".to_owned(), Tensor::from_f32(&[count, STEPS, FEATURES], &x)),
         ("target".to_owned(), Tensor::from_f32(&[count], &targets)),
     ];
-    DataSet::from_arrays("rows", arrays).unwrap()
+    DataSet::from_arrays("rows", arrays.into_iter().chain([("lengths".to_owned(), lengths(count))]).collect()).unwrap()
 }
 
 fn trained(model: &Model, folder: &Path, train: &str) -> Outcome {
@@ -253,11 +299,12 @@ fn names(model: &Model) -> Vec<String> {
     inner(model).keys().map(Place::to_string).collect()
 }
 
-/// The output of a file for some rows of x.
+/// The output of a file for some rows.
 fn predictions(file: &[u8], rows: usize) -> Vec<f32> {
-    let x = random(&[rows, STEPS, FEATURES], 5);
+    let (x, lengths) = (random(&[rows, STEPS, FEATURES], 5), lengths(rows));
     let mut session = Session::from_bytes(file, &SessionOptions { threads: 1, ..Default::default() }).unwrap();
-    session.run(&[("x", &x)]).unwrap()[0].1.to_f32().unwrap()
+    let read = session.inputs().len();
+    session.run(&[("x", &x), ("lengths", &lengths)][..read]).unwrap()[0].1.to_f32().unwrap()
 }
 
 /// Train a model, whose inner weights those of `changing` are, and hold the result against it.
@@ -331,6 +378,14 @@ fn the_branch_that_is_taken_trains() {
 }
 
 #[test]
+fn a_scan_over_a_batch_trains() {
+    let proto = of_a_batch();
+    let places = ["last/body/R", "last/body/W", "last/body/b"];
+    assert_eq!(names(&opened(&proto)), places);
+    trains(&proto, &places);
+}
+
+#[test]
 fn a_pattern_chooses_among_them() {
     let model = opened(&scanned());
     let folder = tempfile::tempdir().unwrap();
@@ -349,6 +404,7 @@ fn parameters_count_wherever_they_lie() {
         (scanned(), head + start + FEATURES * HIDDEN + HIDDEN * HIDDEN + HIDDEN),
         (looped(), head + start + HIDDEN * HIDDEN + 3 * HIDDEN),
         (branched(), head + 2 * FEATURES * HIDDEN),
+        (of_a_batch(), head + start + FEATURES * HIDDEN + HIDDEN * HIDDEN + HIDDEN),
     ];
     for (proto, count) in expected {
         let model = opened(&proto);
@@ -359,7 +415,7 @@ fn parameters_count_wherever_they_lie() {
 
 #[test]
 fn gradients_agree_with_differences() {
-    for proto in [scanned(), looped(), branched()] {
+    for proto in [scanned(), looped(), branched(), of_a_batch()] {
         let network = Network::prepare(&opened(&proto), None).unwrap();
         let rows = 6;
         let mut graph = network.graph.clone();
@@ -368,6 +424,7 @@ fn gradients_agree_with_differences() {
             weights.iter().map(|v| (graph.name_of(*v).to_owned(), graph.constant_to_input(*v).unwrap())).collect();
         assert!(weights.iter().any(|v| graph.place_of(*v).is_some()));
         let (x, factors) = (random(&[rows, STEPS, FEATURES], 6), random(&[rows, 1], 7));
+        let (lengths, takes_lengths) = (lengths(rows), graph.find("lengths").is_some());
         let y = network.prediction;
         let loss =
             Builder::scope(&mut graph, "loss", |b| (b.value(y) * b.constant(factors.clone())).sum(&[0, 1], false).id());
@@ -383,6 +440,9 @@ fn gradients_agree_with_differences() {
         let mut run = |values: &[(String, Tensor)]| {
             let mut feeds: Vec<(&str, &Tensor)> = values.iter().map(|(n, t)| (n.as_str(), t)).collect();
             feeds.push(("x", &x));
+            if takes_lengths {
+                feeds.push(("lengths", &lengths));
+            }
             session.run(&feeds).unwrap()
         };
         let computed = run(&values);
@@ -414,7 +474,7 @@ fn gradients_agree_with_differences() {
 
 #[test]
 fn what_has_not_changed_returns_byte_for_byte() {
-    for proto in [scanned(), looped(), branched()] {
+    for proto in [scanned(), looped(), branched(), of_a_batch()] {
         let model = opened(&proto);
         let network = Network::prepare(&model, None).unwrap();
         let file = |growth: &Growth| export::edit(&model, &network, growth, None).unwrap().apply().unwrap();

@@ -1,7 +1,8 @@
 //! Operators that are differentiated as what they are made of.
 //!
 //! Where a gradient passes through such a node, the node is replaced by an equivalent expression of operators that have rules,
-//! before the sweep. Its outputs stay the same values.
+//! before the sweep. Its outputs stay the same values. A few of them the runtime cannot run at the working opset: those are
+//! replaced wherever a working copy is made ([`lower_missing`]).
 
 mod attention;
 mod criterion;
@@ -18,6 +19,8 @@ mod residual;
 mod rotary;
 mod sampling;
 mod sequence;
+
+pub use missing::lower_missing;
 
 use dendrite_onnx::{Attributes, Graph, NodeId, ValueId};
 

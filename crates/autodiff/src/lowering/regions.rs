@@ -1,6 +1,6 @@
 //! Pooling of regions of interest.
 
-use dendrite_onnx::ElementType;
+use dendrite_onnx::{Attributes, Dim, ElementType, Shape};
 
 use super::{
     one,
@@ -14,45 +14,85 @@ use crate::{
 
 type Outputs<'b> = Result<Vec<Option<V<'b>>>>;
 
+/// Where regions are read along one axis.
+struct Along<'b> {
+    /// Bins times points, [regions, bins * points].
+    coordinates: V<'b>,
+    bins: usize,
+    /// Points a bin.
+    points: Size<'b>,
+    /// Where every region has points of its own: how many, [regions, 1], and which of the coordinates they are.
+    own: Option<(V<'b>, V<'b>)>,
+}
+
+impl<'b> Along<'b> {
+    /// As many points in each bin of every region.
+    fn fixed(start: V<'b>, size: V<'b>, bins: usize, points: usize) -> Self {
+        let all = bins * points;
+        let fractions: Vec<f64> = (0..all).map(|i| (i as f64 + 0.5) / all as f64).collect();
+        let fractions = start.builder().floats(start.element_type(), &[1, all], &fractions);
+        Along { coordinates: start + size * fractions, bins, points: Size::Is(points), own: None }
+    }
+
+    /// As many as a bin of the region spans elements, rounded up: rows of as many as the largest region takes.
+    fn of_size(start: V<'b>, size: V<'b>, bins: usize) -> Self {
+        let (b, float) = (start.builder(), start.element_type());
+        let each = size / bins as f64;
+        let count = each.unary("Ceil").binary("Max", start.scalar(0.0));
+        let one = b.floats(float, &[1], &[1.0]);
+        let most = b.concat(&[count.squeeze(&[1]), one], 0).reduce("ReduceMax", &[0], false).cast(ElementType::Int64);
+        let bounds = [b.scalar(ElementType::Int64, 0.0), most, b.scalar(ElementType::Int64, 1.0)];
+        let range = b.node("Range", &bounds, Attributes::new(), ElementType::Int64, Some(Shape(vec![Dim::Unknown])));
+        let number = range.cast(float).unsqueeze(&[0, 1]);
+        let within = (number + 0.5) / count.binary("Max", start.scalar(1.0)).unsqueeze(&[2]);
+        let bin: Vec<f64> = (0..bins).map(|bin| bin as f64).collect();
+        let bin = b.floats(float, &[1, bins, 1], &bin);
+        // [regions, bins, points]
+        let coordinates = start.unsqueeze(&[2]) + each.unsqueeze(&[2]) * (bin + within);
+        let taken = (number + bin * 0.0).compare("Less", count.unsqueeze(&[2]));
+        let flat = |v: V<'b>| v.reshape(&[Size::Of(start, 0), Size::Rest]);
+        Along { coordinates: flat(coordinates), bins, points: Size::Of(range, 0), own: Some((count, flat(taken))) }
+    }
+}
+
 /// Each bin of a region read at a grid of points between pixels, averaged; or the largest of the weighted pixels.
 pub(super) fn align<'b>(c: &Ctx<'b>) -> Outputs<'b> {
     let (x, regions, samples) = (c.x(0)?, c.x(1)?, c.x(2)?.cast(ElementType::Int64));
-    let grid = c.int("sampling_ratio", 0);
-    if grid <= 0 {
-        return Err(c.stop(
-            "the gradient with a sampling ratio that depends on each region is not implemented",
-            "set sampling_ratio to a number such as 2",
-        ));
-    }
-    let grid = grid as usize;
-    let bins = ["output_height", "output_width"].map(|name| c.int(name, 1).max(1) as usize);
     let image = Image::new(c, x)?;
     let half = c.node.attributes.str("coordinate_transformation_mode", "half_pixel") == "half_pixel";
     let bound = |place: i64| {
         let v = regions.slice(&[(1, place, place + 1, 1)]) * c.float("spatial_scale", 1.0);
         if half { v - 0.5 } else { v }
     };
-    // Vertical first; regions are x1, y1, x2, y2. Each axis has a coordinate for every point along it: [regions, points].
-    let mut along = Vec::new();
-    for (axis, bins) in bins.iter().enumerate() {
-        let (start, end) = (bound(1 - axis as i64), bound(3 - axis as i64));
+    // Vertical first; regions are x1, y1, x2, y2.
+    let along = [(0, "output_height"), (1, "output_width")].map(|(axis, bins)| {
+        let bins = c.int(bins, 1).max(1) as usize;
+        let (start, end) = (bound(1 - axis), bound(3 - axis));
         let size = if half { end - start } else { (end - start).binary("Max", x.scalar(1.0)) };
-        let points = bins * grid;
-        let fractions: Vec<f64> = (0..points).map(|i| (i as f64 + 0.5) / points as f64).collect();
-        along.push(start + size * c.b.floats(x.element_type(), &[1, points], &fractions));
-    }
-    let counts = [bins[0] * grid, bins[1] * grid];
+        match usize::try_from(c.int("sampling_ratio", 0)) {
+            Ok(points) if points > 0 => Along::fixed(start, size, bins, points),
+            _ => Along::of_size(start, size, bins),
+        }
+    });
+    let [rows, columns] = &along;
+    let plane = match (rows.coordinates.known_dim(1), columns.coordinates.known_dim(1)) {
+        (Some(rows), Some(columns)) => Size::Is(rows * columns),
+        _ => Size::Rest,
+    };
+    let all = [Size::Of(regions, 0), plane];
     // Every point of the plane: [regions, rows * columns].
-    let plane: Vec<V<'b>> = (0..2)
-        .map(|axis| {
-            let other = [1, counts[1 - axis]];
-            let ones = vec![1.0; counts[1 - axis]];
-            let shape = if axis == 0 { [1, other[0], other[1]] } else { [1, other[1], other[0]] };
-            let wide = along[axis].unsqueeze(&[2 - axis]) * c.b.floats(x.element_type(), &shape, &ones);
-            wide.reshape(&[Size::Of(regions, 0), Size::Is(counts[0] * counts[1])])
-        })
-        .collect();
-    let mut valid = None;
+    let plane = [0, 1].map(|axis: usize| {
+        let other = Size::Of(along[1 - axis].coordinates, 1);
+        let shape = if axis == 0 { [Size::Is(1), Size::Is(1), other] } else { [Size::Is(1), other, Size::Is(1)] };
+        let wide = along[axis].coordinates.unsqueeze(&[2 - axis]) * c.b.filled(x.element_type(), &shape, 1.0);
+        wide.reshape(&all)
+    });
+    let own = rows.own.zip(columns.own).map(|((height, of_rows), (width, of_columns))| {
+        let taken = of_rows.unsqueeze(&[2]).and(of_columns.unsqueeze(&[1])).reshape(&all);
+        // [regions, bins, bins, channels]
+        (taken, (height * width).unsqueeze(&[2, 3]))
+    });
+    let mut valid = own.map(|(taken, _)| taken);
     let mut taps = Vec::new();
     for (axis, coordinate) in plane.into_iter().enumerate() {
         let inside =
@@ -72,11 +112,22 @@ pub(super) fn align<'b>(c: &Ctx<'b>) -> Outputs<'b> {
         .collect();
     let largest = c.node.attributes.str("mode", "avg") == "max";
     let points = if largest { weighted.into_iter().reduce(|a, b| a.binary("Max", b)) } else { c.b.sum(&weighted) };
-    let Some(points) = points else { return Err(c.no_rank(x)) };
-    let split = [bins[0], grid, bins[1], grid].map(Size::Is);
+    let Some(mut points) = points else { return Err(c.no_rank(x)) };
+    if let (true, Some((taken, _))) = (largest, own) {
+        points = taken.unsqueeze(&[2]).choose(points, x.scalar(f64::from(f32::MIN)));
+    }
+    let split = [Size::Is(rows.bins), rows.points, Size::Is(columns.bins), columns.points];
     let sizes: Vec<Size<'b>> = [Size::Of(regions, 0)].into_iter().chain(split).chain([Size::Of(x, 1)]).collect();
     let points = points.reshape(&sizes);
-    let pooled = if largest { points.reduce("ReduceMax", &[2, 4], false) } else { points.mean(&[2, 4], false) };
+    let pooled = match own {
+        None if largest => points.reduce("ReduceMax", &[2, 4], false),
+        None => points.mean(&[2, 4], false),
+        // A region without extent has no points, and is 0.
+        Some((_, count)) if largest => {
+            points.reduce("ReduceMax", &[2, 4], false).only(count.compare_to("Greater", 0.0))
+        }
+        Some((_, count)) => points.sum(&[2, 4], false) / count.binary("Max", x.scalar(1.0)),
+    };
     one(pooled.transpose(&[0, 3, 1, 2]))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use dendrite_autodiff::{Error, expr::Builder, gradients};
+use dendrite_autodiff::{Error, expr::Builder, gradients, lower_missing};
 use dendrite_onnx::{Attributes, ElementType, Graph, Tensor, ValueId, WORKING_OPSET, upgrade::upgrade};
 use dendrite_runtime::{Optimization, Session, SessionOptions, infer_shapes};
 use prost::Message;
@@ -138,6 +138,7 @@ fn without_running(case: &Case) -> Finding {
 fn working_copy(case: &Case) -> Result<Graph, String> {
     let mut graph = case.opened().and_then(|m| Graph::from_model(&m)).map_err(|e| e.to_string())?;
     upgrade(&mut graph, WORKING_OPSET).map_err(|e| nameless(&e.to_string()))?;
+    lower_missing(&mut graph).map_err(|e| e.to_string())?;
     infer_shapes(&mut graph).map_err(|e| e.to_string())?;
     Ok(graph)
 }

@@ -84,7 +84,7 @@ fn captured(graph: &Graph, node: &Node) -> Vec<(Node, usize, ValueId)> {
 
 fn is_weight(graph: &Graph, node: &Node, position: usize, value: ValueId) -> bool {
     let Some(tensor) = graph.constant(value) else { return false };
-    if !tensor.element_type().is_float() {
+    if !tensor.element_type().is_float() || graph.is_made(value) {
         return false;
     }
     let setting = matches!(

@@ -10,7 +10,7 @@ mod hidden;
 mod size;
 mod tensor;
 
-use dendrite_onnx::{Graph, Model, ValueId, WORKING_OPSET, ops::cost::model_parameters, upgrade::upgrade};
+use dendrite_onnx::{Graph, Model, ValueId, ops::cost::model_parameters};
 use dendrite_runtime::{SessionOptions, infer_shapes};
 use prost::Message;
 
@@ -19,6 +19,7 @@ use crate::{
     network::Network,
     random::generator,
     wider::hidden::{Fill, Hidden, Layers, hidden_layers},
+    working::to_working_opset,
 };
 
 /// A model with wider layers.
@@ -47,7 +48,7 @@ pub fn widen(
     let network = Network::prepare(model, output)?;
     let mut graph = Graph::from_model(model)?;
     infer_shapes(&mut graph)?;
-    upgrade(&mut graph, WORKING_OPSET)?;
+    to_working_opset(&mut graph)?;
     graph.outputs = graph.find(&network.output).into_iter().collect();
     graph.prune();
     fold::fold(&mut graph, session)?;
