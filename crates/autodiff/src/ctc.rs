@@ -17,8 +17,8 @@ use crate::{
 const NEVER: f64 = -1e30;
 
 /// The loss of each sample, `[N]`, divided by the number of its classes: of logits `p` `[N, T, C]` and class numbers `t`
-/// `[N, L]`, which end where the number `padding` begins. A sequence that takes more steps than there are has a loss of 1e29 or
-/// more.
+/// `[N, L]`, which end where the number `padding` begins. A sequence that takes more steps than there are has a loss of about
+/// 1e30 divided by the number of its classes.
 pub(crate) fn loss<'b>(p: V<'b>, t: V<'b>, blank: i64, padding: i64) -> Result<V<'b>> {
     let b = p.builder();
     let class = |n: i64| b.constant(Tensor::int64s(&[n]));

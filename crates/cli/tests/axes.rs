@@ -169,7 +169,7 @@ fn classes_on_the_last_axis_learn_what_those_behind_the_samples_do() {
 }
 
 #[test]
-fn an_axis_of_classes_is_asked_for_where_two_could_be_meant() {
+fn an_axis_of_classes_can_be_said_where_two_could_be_meant() {
     let scratch = tempfile::tempdir().unwrap();
     let square = |rows: usize| {
         let x = |i: usize| noise(i + rows);
@@ -188,6 +188,31 @@ fn an_axis_of_classes_is_asked_for_where_two_could_be_meant() {
     let plain: serde_json::Value = serde_json::from_slice(&plain.stdout).unwrap();
     // Taken over positions the loss is another.
     assert!((number(&plain["metrics"]["loss"]["value"]) - losses(&reference)[0]).abs() > 1e-3);
+}
+
+/// One number for each sample, without an axis of its own.
+#[test]
+fn an_output_of_one_axis_learns_as_one_of_two_does() {
+    let scratch = tempfile::tempdir().unwrap();
+    let rows = |rows: usize| {
+        let x = |i: usize| noise(i + rows);
+        vec![("x", floats(&[rows, 3], x)), ("target", floats(&[rows], |i| x(i * 3) * x(i * 3 + 1)))]
+    };
+    let column = |last: &[NodeProto], output: ValueInfoProto| {
+        let mut nodes = vec![
+            node("MatMul", &["x", "w1"], &["h"], Attributes::new()),
+            node("Relu", &["h"], &["r"], Attributes::new()),
+            node("MatMul", &["r", "w2"], &["y"], Attributes::new()),
+        ];
+        nodes.extend_from_slice(last);
+        let weights = [("w1", weights(&[3, 6])), ("w2", weights(&[6, 1])), ("one", Tensor::int64s(&[1]))];
+        model(vec![symbolic("x", &["n", "3"])], nodes, &weights, vec![output])
+    };
+    let squeezed = [node("Squeeze", &["y", "one"], &["s"], Attributes::new())];
+    let [two, one] = ["two", "one"].map(|name| scratch.path().join(name));
+    lay_out(&two, &column(&[], symbolic("y", &["n", "1"])), rows);
+    lay_out(&one, &column(&squeezed, symbolic("s", &["n"])), rows);
+    assert_alike(&grow(&one, &[]), &grow(&two, &[]));
 }
 
 /// A recurrent layer that starts from the input `h0`, made for one sample; time first from there on.

@@ -5,7 +5,10 @@
 //! remembered ([`Graph::function_of`], [`Graph::is_of_function`]), since the user's file keeps the call. Where nodes of a function
 //! are to change in the file, [`inlined`] gives the file without functions, its nodes and values named as in the working copy.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use crate::{
     Attributes, Error, Graph, Model, Node, NodeId, Result, ValueId,
@@ -101,13 +104,23 @@ impl Library<'_> {
     /// An import of a domain that only functions were of means nothing any more.
     fn forget_domains(&self, graph: &mut Graph) {
         let of_functions = |domain: &str| self.functions.iter().any(|f| standard(f.domain()) == domain);
-        let used: Vec<String> = graph.nodes().map(|(_, n)| n.domain.clone()).collect();
+        let mut used: HashSet<String> = HashSet::new();
+        for (_, node) in graph.nodes() {
+            used.insert(node.domain.clone());
+            node.attributes.graphs().for_each(|body| domains(body, &mut used));
+        }
         graph.opsets.retain(|domain, _| domain.is_empty() || !of_functions(domain) || used.contains(domain));
     }
 
     /// Replace the calls of `graph`; what took the place of those outside of sub-graphs.
     fn inline(&self, graph: &mut Graph, depth: usize) -> Result<Vec<Inlined>> {
         let mut calls = Vec::new();
+        let (mut named, mut again) = (HashSet::new(), HashSet::new());
+        for (_, node) in graph.nodes().filter(|(_, node)| self.called(&node.domain, &node.op).is_some()) {
+            if !named.insert(node.name.clone()) {
+                again.insert(node.name.clone());
+            }
+        }
         for id in graph.node_ids() {
             self.inline_bodies(graph, id, depth)?;
             if let Some(function) = self.called(&graph.node(id).domain, &graph.node(id).op) {
@@ -124,7 +137,9 @@ impl Library<'_> {
                     });
                 }
                 let body = self.body(function, &node.attributes, depth)?;
-                let call = splice(graph, id, function, &body)?;
+                // Several calls of one name are told apart by their outputs.
+                let named = !again.contains(&graph.node(id).name);
+                let call = splice(graph, id, function, &body, named)?;
                 call.nodes.iter().for_each(|id| graph.mark_inlined(*id, function.name(), self.are_foreign));
                 calls.push(call);
             }
@@ -171,6 +186,14 @@ impl Library<'_> {
     }
 }
 
+/// The domains of a sub-graph's operators, those of its own sub-graphs included.
+fn domains(body: &GraphProto, found: &mut HashSet<String>) {
+    for node in &body.node {
+        found.insert(standard(node.domain()).to_owned());
+        node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).for_each(|body| domains(body, found));
+    }
+}
+
 fn standard(domain: &str) -> &str {
     if domain == "ai.onnx" { "" } else { domain }
 }
@@ -193,11 +216,11 @@ fn fill_in(nodes: &mut [NodeProto], value: &dyn Fn(&str) -> Option<AttributeProt
     }
 }
 
-/// Put `body` in the place of the call `id`.
-fn splice(graph: &mut Graph, id: NodeId, function: &FunctionProto, body: &Graph) -> Result<Inlined> {
+/// Put `body` in the place of the call `id`, whose name tells it from others if it is `named`.
+fn splice(graph: &mut Graph, id: NodeId, function: &FunctionProto, body: &Graph, named: bool) -> Result<Inlined> {
     let call = graph.node(id).clone();
     let prefix = match call.outputs.iter().flatten().next() {
-        _ if !call.name.is_empty() => call.name.clone(),
+        _ if named && !call.name.is_empty() => call.name.clone(),
         Some(output) => graph.name_of(*output).to_owned(),
         None => function.name().to_owned(),
     };

@@ -33,12 +33,13 @@ impl SampleAxis {
         }
     }
 
-    /// [`SampleAxis::turned`] the other way: the file's axis, of one that does not count samples.
-    pub fn of_file(self, axis: usize) -> usize {
-        match self {
-            SampleAxis::Missing => axis - 1,
-            SampleAxis::At(samples) => axis - usize::from(axis <= samples),
-        }
+    /// [`SampleAxis::turned`] the other way: the file's axis; none for that of samples.
+    pub fn of_file(self, axis: usize) -> Option<usize> {
+        let behind = axis.checked_sub(1)?;
+        Some(match self {
+            SampleAxis::At(samples) if axis > samples => axis,
+            SampleAxis::At(_) | SampleAxis::Missing => behind,
+        })
     }
 }
 
@@ -423,10 +424,10 @@ mod tests {
             [(SampleAxis::At(0), [0, 1, 2]), (SampleAxis::At(1), [1, 0, 2]), (SampleAxis::At(2), [1, 2, 0])]
         {
             assert_eq!([0, 1, 2].map(|axis| samples.turned(axis)), turned);
-            let back = (0..3).filter(|axis| turned[*axis] > 0).all(|axis| samples.of_file(turned[axis]) == axis);
+            let back = (0..3).filter(|axis| turned[*axis] > 0).all(|axis| samples.of_file(turned[axis]) == Some(axis));
             assert!(back);
         }
-        assert_eq!(SampleAxis::Missing.of_file(SampleAxis::Missing.turned(0)), 0);
+        assert_eq!(SampleAxis::Missing.of_file(SampleAxis::Missing.turned(0)), Some(0));
     }
 
     #[test]

@@ -25,6 +25,11 @@ impl Classes {
         Classes { count: shape.get(axis).copied().unwrap_or(1).max(1), stride }
     }
 
+    /// The classes on `axis` of a prediction whose first axis counts samples; `shape` is that of one sample.
+    pub(crate) fn of_prediction(shape: &[usize], axis: usize) -> Self {
+        Classes::of(shape, axis.saturating_sub(1))
+    }
+
     /// The positions of a prediction of `width` elements.
     pub(crate) fn positions(self, width: usize) -> usize {
         width / self.count
@@ -41,7 +46,7 @@ impl Classes {
     }
 }
 
-/// The axis of the network's prediction that holds classes: as the user says, else the one of the final softmax, else the
+/// The axis of the network's prediction that holds classes, for losses of classes: as the user says, else the one of the final softmax, else the
 /// one that integer targets lack, else the one behind the samples.
 pub(crate) fn axis(network: &Network, samples: &Samples, options: &Options) -> Result<usize> {
     let prediction = network.graph.value(network.prediction).shape.clone().unwrap_or_default();

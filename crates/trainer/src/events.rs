@@ -29,7 +29,7 @@ pub enum Event {
         /// What of the target decided for it, where anything else could be meant.
         #[serde(skip_serializing_if = "Option::is_none")]
         loss_reason: Option<&'static str>,
-        /// The axis of the output that holds classes, where it is not the one behind the samples.
+        /// The axis of the file's output that holds classes, where there are several to choose from.
         #[serde(skip_serializing_if = "Option::is_none")]
         class_axis: Option<usize>,
         /// Names of the classes in the order of the model's outputs, where the data name them.

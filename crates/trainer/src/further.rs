@@ -9,7 +9,7 @@ use dendrite_onnx::{Attributes, ElementType, Graph, Model, Shape, Tensor, ValueI
 use dendrite_runtime::infer_shapes;
 
 use crate::{
-    choices::{Also, ClassWeights, MetricKind},
+    choices::{Also, ClassWeights, LossKind, MetricKind},
     error::Result,
     network::Network,
     objective::Objective,
@@ -79,6 +79,7 @@ fn choose(model: &Model, also: &Also, options: &Options, data: &DataSet) -> Resu
         class_weights: ClassWeights::Equal,
         ignore_index: None,
         class_axis: None,
+        blank: 0,
         label_smoothing: 0.0,
         also: Vec::new(),
         ..options.clone()
@@ -88,5 +89,7 @@ fn choose(model: &Model, also: &Also, options: &Options, data: &DataSet) -> Resu
     request.others = options.also.iter().map(|a| a.target.clone()).chain([options.target.clone()]).collect();
     let samples: Samples = data.samples(&request)?;
     let shape = network.graph.value(network.prediction).shape.clone().unwrap_or_default();
-    Objective::choose(&network, &samples.conformed(&shape)?, &own)
+    // Of sequences one class a row is a sequence too.
+    let samples = if own.loss == LossKind::Ctc { samples } else { samples.conformed(&shape)? };
+    Objective::choose(&network, &samples, &own)
 }

@@ -173,7 +173,7 @@ impl Controller<'_, '_> {
                 val_metric: base.metric,
                 loss: self.fixed.objective.kind.to_string(),
                 loss_reason: self.fixed.objective.reason,
-                class_axis: self.fixed.objective.other_class_axis(&self.fixed.whole),
+                class_axis: self.fixed.objective.told_class_axis(&self.fixed.whole),
                 classes: self.fixed.val.classes().map(<[String]>::to_vec),
                 most_frequent: self.fixed.objective.most_frequent(&self.fixed.val)?,
             })?;

@@ -38,7 +38,7 @@ pub mod prepare;
 mod quantised;
 pub mod random;
 pub mod schedule;
-mod sequence;
+pub mod sequence;
 pub mod step;
 pub mod summary;
 pub mod wider;

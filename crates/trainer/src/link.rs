@@ -11,7 +11,7 @@ pub enum Link {
     Identity,
     /// The output is a softmax of logits.
     Softmax {
-        /// Over which axis.
+        /// Over which axis of the prediction, whose first are the samples.
         axis: usize,
     },
     /// The output is an elementwise sigmoid.
@@ -25,7 +25,7 @@ impl Link {
             Link::Identity => row.to_vec(),
             Link::Sigmoid => row.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
             Link::Softmax { axis } => {
-                let classes = Classes::of(shape, axis.saturating_sub(1));
+                let classes = Classes::of_prediction(shape, axis);
                 let mut output = row.to_vec();
                 for position in 0..classes.positions(row.len()) {
                     let scores = classes.scores(row, position);

@@ -39,6 +39,11 @@ impl Origin {
         })
     }
 
+    /// Take note of the options as the run goes by them.
+    pub fn resolve(&mut self, options: &Options) {
+        self.options = decisive(options);
+    }
+
     /// What differs in `other`, with which a run is to go on; `None` if nothing does.
     pub fn difference(&self, other: &Origin) -> Option<String> {
         if self.version != other.version {

@@ -74,7 +74,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     }
     let objective = Objective::choose(&network, &train, options)?;
     // The training data decide which loss it is, all have to fit it.
-    let class_axis = Some(network.output_samples.of_file(objective.class_axis) as i64);
+    let class_axis = objective.told_class_axis(&network).map(|axis| axis as i64);
     let same = Options { loss: objective.kind.clone(), class_axis, ..options.clone() };
     Objective::choose(&network, &val, &same)?;
     if let Some(test) = &test {
@@ -104,7 +104,7 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
-    let origin = Origin::new(run.model.bytes(), run.options, &plan_text, &data)?;
+    let mut origin = Origin::new(run.model.bytes(), run.options, &plan_text, &data)?;
     if origin.data.first() == origin.data.get(1) {
         // What learned the samples by heart would be kept, and the promise of a better model would be worth nothing.
         let reason = "it holds the samples of --train, and decides nothing: what trains on them always gains on them";
@@ -124,9 +124,9 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         let growth = initial_growth(&network, &plan, options.activation.list()[0], options.seed)?;
         resolved.micro_batch = memory::trained_at_once(&network, &growth, &train, options)?;
     }
-    if let Some(axis) = objective.other_class_axis(&network) {
-        resolved.class_axis = Some(axis as i64);
-    }
+    resolved.class_axis = class_axis;
+    // The run folder's config.toml says them as resolved, and goes on with the run as well as what it was started with.
+    origin.resolve(&resolved);
     let options = &resolved;
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);

@@ -66,6 +66,7 @@ fn values() -> Vec<Mistake> {
         grown("classes on the axis of samples", "--class-axis=-2"),
         grown("sequences for a model of one class a row", "--loss ctc"),
         grown("errors of sequences where there are none", "--metric cer"),
+        grown("a blank without sequences", "--blank 1"),
         grown("no thread", "--threads 0"),
         grown("a seed below 0", "--seed -1"),
         grown("a width of 0", "--width 0"),

@@ -25,7 +25,8 @@ const RESAMPLES: (usize, usize) = (50, 500);
 /// Predicted numbers that a bootstrap looks at, about.
 const BOOTSTRAP_WORK: usize = 20_000_000;
 
-/// The metric and the loss with their intervals: Wilson's for a share of samples, the bootstrap over samples for F1 and AUC
+/// The metric and the loss with their intervals: Wilson's for a share of samples, the bootstrap over samples for F1, AUC
+/// and the share of errors in sequences
 /// (percentiles, seeded), the normal one for means.
 pub fn intervals(metric: &Metric, scored: &Scored) -> Result<Vec<Interval>> {
     let rows: Vec<usize> = (0..scored.losses.len()).collect();
@@ -39,7 +40,7 @@ pub fn intervals(metric: &Metric, scored: &Scored) -> Result<Vec<Interval>> {
         {
             found.push(named(wilson(value, rows.len())));
         }
-        Metric::F1 | Metric::Auc => found.push(named(bootstrap(metric, scored, value))),
+        Metric::F1 | Metric::Auc | Metric::Cer => found.push(named(bootstrap(metric, scored, value))),
         Metric::Loss => {}
         _ => {
             let each = |row: usize| metric.value(scored, &[row]);

@@ -202,7 +202,7 @@ impl Scored<'_> {
     }
 
     fn layout(&self) -> Classes {
-        Classes::of(self.shape, self.class_axis.saturating_sub(1))
+        Classes::of_prediction(self.shape, self.class_axis)
     }
 
     /// Classes, or labels, of one position.

@@ -2,11 +2,12 @@
 
 use dendrite_autodiff::loss::Loss;
 use dendrite_data::Samples;
-use dendrite_onnx::{Dim, ElementType, Shape};
+use dendrite_onnx::{Dim, ElementType, Graph, Shape};
 
 use super::Objective;
 use crate::{
     error::{Error, Result},
+    feed,
     metric::Metric,
     network::Network,
     options::{ClassWeights, Options},
@@ -67,7 +68,6 @@ impl Objective {
         let shape = [&[samples.len()], field.row_shape.as_slice()].concat();
         match (&self.loss, classes) {
             (Loss::CrossEntropy { .. }, true) => {
-                let Some(count) = self.class_count(prediction) else { return Ok(()) };
                 let positions = prediction.0.iter().enumerate().skip(1).filter(|(axis, _)| *axis != self.class_axis);
                 let positions = positions.map(|(_, dim)| dim.known());
                 if field.row_shape.len() + 2 != prediction.rank()
@@ -75,6 +75,7 @@ impl Objective {
                 {
                     return Err(misshapen(samples, &shape, prediction));
                 }
+                let Some(count) = self.class_count(prediction) else { return Ok(()) };
                 if let Some(names) = samples.classes().filter(|names| names.len() != count) {
                     let reason =
                         format!("it has {} classes ({}), the model has {count}", names.len(), shortened(names));
@@ -170,20 +171,28 @@ fn misshapen(samples: &Samples, shape: &[usize], prediction: &Shape) -> Error {
 }
 
 /// How sequences are read, every target checked.
-pub(super) fn sequences(prediction: &Shape, axis: usize, samples: &Samples, options: &Options) -> Result<Sequences> {
+pub(super) fn sequences(network: &Network, axis: usize, samples: &Samples, options: &Options) -> Result<Sequences> {
     let Some(field) = samples.target() else { return Ok(Sequences { blank: 0, padding: PADDING }) };
     let shape = [&[samples.len()], field.row_shape.as_slice()].concat();
-    if prediction.rank() != 3 || shape.len() != 2 || field.element_type != ElementType::Int64 {
+    let prediction = &bound(network, samples);
+    if prediction.rank() != 3 || shape.contains(&0) || shape.len() != 2 || field.element_type != ElementType::Int64 {
         let kind = if field.element_type == ElementType::Int64 { "integers" } else { "floats" };
         let reason = format!(
-            "the target holds {kind} of shape {shape:?}, the model's output is {prediction}; ctc takes integers [rows, length] for \
-             scores [rows, steps, classes]"
+            "the target holds {kind} of shape {shape:?}, the model's output is {}; ctc takes integers [rows, length] for scores \
+             [rows, steps, classes]",
+            network.graph.value(network.prediction).shape.clone().unwrap_or_default()
         );
         let hint = "save the classes of each row in order and fill up with -1; --output names another output";
         return Err(samples.error(reason, hint).into());
     }
     let size = |axis: usize| prediction.0.get(axis).and_then(Dim::known);
     let (count, steps) = (size(axis), size(3 - axis));
+    if options.blank < 0 && count.is_none() {
+        return Err(Error::Option {
+            reason: format!("--blank {}: the number of the model's classes is not known", options.blank),
+            hint: "count the blank from 0".to_owned(),
+        });
+    }
     let blank = match (options.blank, count) {
         (blank, Some(count)) if blank < 0 => blank + count as i64,
         (blank, _) => blank,
@@ -207,6 +216,17 @@ pub(super) fn sequences(prediction: &Shape, axis: usize, samples: &Samples, opti
         before += labels.len() / length;
     }
     Ok(sequences)
+}
+
+/// The shape of the prediction for these samples, as far as it can be told.
+fn bound(network: &Network, samples: &Samples) -> Shape {
+    let shape = |graph: &Graph| graph.value(network.prediction).shape.clone().unwrap_or_default();
+    let mut graph = network.graph.clone();
+    match network.bind(&mut graph, &feed::shapes(samples, 1)) {
+        Ok(()) => shape(&graph),
+        // What is wrong is told where the graph is to run.
+        Err(_) => shape(&network.graph),
+    }
 }
 
 /// The number behind the last class of a sequence, unless the user says another.

@@ -49,7 +49,7 @@ pub struct Objective {
     pub loss: Loss,
     /// The metric.
     pub metric: Metric,
-    /// The axis of the prediction that holds classes.
+    /// The axis of the prediction, whose first are the samples, that holds classes; it means nothing to losses without classes.
     pub class_axis: usize,
     /// How the cross-entropy reads the prediction.
     pub reading: Reading,
@@ -93,8 +93,19 @@ impl Objective {
         let prediction = network.graph.value(network.prediction).shape.clone().unwrap_or_default();
         let classes = target.element_type == ElementType::Int64;
         let (kind, reason) = kind::choose(network, samples, options)?;
-        let class_axis = classes::axis(network, samples, options)?;
-        let has_padding = classes && kind == LossKind::Ctc;
+        let takes_classes = matches!(kind, LossKind::CrossEntropy | LossKind::Ctc);
+        let class_axis = if takes_classes { classes::axis(network, samples, options)? } else { 1 };
+        for (option, given) in [
+            ("--class-axis", options.class_axis.is_some() && !takes_classes),
+            ("--blank", options.blank != 0 && kind != LossKind::Ctc),
+        ] {
+            if given {
+                return Err(Error::Option {
+                    reason: format!("{option} is not for the loss {kind}"),
+                    hint: format!("leave {option} out, or choose another loss with --loss"),
+                });
+            }
+        }
         if !(classes && matches!(kind, LossKind::CrossEntropy)) {
             let only = |option: &str| Error::Option {
                 reason: format!("{option} is for integer classes and the cross-entropy"),
@@ -103,7 +114,7 @@ impl Objective {
             if options.class_weights != ClassWeights::Equal {
                 return Err(only("--class-weights"));
             }
-            if options.ignore_index.is_some() && !(classes || has_padding) {
+            if options.ignore_index.is_some() && !classes {
                 return Err(only("--ignore-index"));
             }
         }
@@ -128,7 +139,7 @@ impl Objective {
                 Loss::CrossEntropy { axis: class_axis, soft: true, ignore: None, class_weights: None, smoothing: 0.0 }
             }
             LossKind::Ctc => {
-                let Sequences { blank, padding } = check::sequences(&prediction, class_axis, samples, options)?;
+                let Sequences { blank, padding } = check::sequences(network, class_axis, samples, options)?;
                 Loss::Ctc { axis: class_axis, blank, padding }
             }
             LossKind::Bce => Loss::Bce,
@@ -177,7 +188,7 @@ impl Objective {
             return self.unless_probabilities(score);
         }
         if matches!(self.loss, Loss::Ctc { .. }) {
-            if are_probabilities(score, Classes::of(&score.shape, self.class_axis - 1)) {
+            if are_probabilities(score, Classes::of_prediction(&score.shape, self.class_axis)) {
                 self.reading = Reading::Probabilities;
             }
             return;
@@ -211,27 +222,33 @@ impl Objective {
     /// The loss of a score as users know it: of logits as they are, whatever temperature trained.
     pub fn reported_loss(&self, score: &Score, samples: &Samples) -> Result<f64> {
         let Reading::Tempered(temperature) = self.reading else { return Ok(score.loss) };
-        let classes = Classes::of(&score.shape, self.class_axis - 1);
+        let classes = Classes::of_prediction(&score.shape, self.class_axis);
         let positions = classes.positions(score.width()).max(1);
-        let (mut sum, mut done) = (0.0, 0);
+        let (mut sum, mut rows) = (0.0, 0);
         for block in samples.target_blocks() {
-            let labels = block?.to_i64().unwrap_or_default();
-            // A class for every position, or nothing that can be told from its logits alone.
-            let Some(labels) = within(&labels, classes.count) else { return Ok(score.loss) };
-            for label in labels {
-                let row = done / positions * score.width();
-                let Some(row) = score.predictions.get(row..row + score.width()) else { return Ok(score.loss) };
-                let scores = classes.scores(row, done % positions);
-                let plain = cross_entropy_of(scores.clone(), label, 1.0);
-                // With further outputs the score holds their losses too: the first one's is exchanged.
-                sum += if self.further { plain - cross_entropy_of(scores, label, temperature) } else { plain };
-                done += 1;
+            for labels in block?.to_i64().unwrap_or_default().chunks(positions) {
+                let start = rows * score.width();
+                let Some(row) = score.predictions.get(start..start + score.width()) else { return Ok(score.loss) };
+                let (mut of_row, mut counted) = (0.0, 0);
+                for (position, label) in labels.iter().enumerate().filter(|(_, label)| Some(**label) != self.ignore) {
+                    // A class for every position, or nothing that can be told from its logits alone.
+                    let class = usize::try_from(*label).ok().filter(|class| *class < classes.count);
+                    let Some(class) = class else { return Ok(score.loss) };
+                    let scores = classes.scores(row, position);
+                    let plain = cross_entropy_of(scores.clone(), class, 1.0);
+                    // With further outputs the score holds their losses too: the first one's is exchanged.
+                    let own = if self.further { cross_entropy_of(scores, class, temperature) } else { 0.0 };
+                    of_row += plain - own;
+                    counted += 1;
+                }
+                sum += of_row / f64::from(counted.max(1));
+                rows += 1;
             }
         }
-        let told = done > 0 && score.predictions.len() == done * classes.count;
+        let told = rows > 0 && score.predictions.len() == rows * score.width();
         Ok(match told {
-            true if self.further => score.loss + sum / done as f64,
-            true => sum / done as f64,
+            true if self.further => score.loss + sum / rows as f64,
+            true => sum / rows as f64,
             false => score.loss,
         })
     }
@@ -306,10 +323,12 @@ impl Objective {
         }
     }
 
-    /// The axis of the file's output that holds classes, where the loss looks for them elsewhere than behind the samples.
-    pub fn other_class_axis(&self, network: &Network) -> Option<usize> {
-        let other = matches!(self.loss, Loss::CrossEntropy { .. } | Loss::Ctc { .. }) && self.class_axis != 1;
-        other.then(|| network.output_samples.of_file(self.class_axis))
+    /// The axis of the file's output that holds classes, where the loss takes classes and there are more axes than one to choose
+    /// from.
+    pub fn told_class_axis(&self, network: &Network) -> Option<usize> {
+        let takes_classes = matches!(self.loss, Loss::CrossEntropy { .. } | Loss::Ctc { .. });
+        let several = network.graph.rank(network.prediction).is_some_and(|rank| rank > 2);
+        (takes_classes && several).then(|| network.output_samples.of_file(self.class_axis)).flatten()
     }
 
     /// What the metric needs to know besides predictions and targets.
@@ -361,12 +380,11 @@ impl<'a> Labelled<'a> {
     /// `None` where a position has no class that is one of several.
     fn of(score: &'a Score, target: &Tensor, class_axis: usize, ignore: Option<i64>) -> Option<Self> {
         let labels = target.to_i64()?;
-        let classes = Classes::of(&score.shape, class_axis - 1);
+        let classes = Classes::of_prediction(&score.shape, class_axis);
         if score.predictions.len() != labels.len() * classes.count || classes.count < 2 {
             return None;
         }
-        // An odd step meets every column of a picture.
-        let step = (labels.len() / READ_POSITIONS).max(1) | 1;
+        let step = step(labels.len(), classes.positions(score.width()));
         let counted = labels.into_iter().enumerate().step_by(step).filter(|(_, label)| Some(*label) != ignore);
         let class = |label: i64| usize::try_from(label).ok().filter(|label| *label < classes.count);
         let labels = counted.map(|(at, label)| Some((at, class(label)?))).collect::<Option<Vec<_>>>()?;
@@ -390,22 +408,27 @@ impl<'a> Labelled<'a> {
     }
 }
 
+/// The step from one position that is read to the next of `all`, those of a sample met alike.
+fn step(all: usize, positions: usize) -> usize {
+    let divisor = |mut a: usize, mut b: usize| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let least = (all / READ_POSITIONS).max(1);
+    (least..).find(|step| *step == 1 || divisor(*step, positions) == 1).unwrap_or(least)
+}
+
 /// Whether scores are positive and add up to 1 at positions, evenly spread.
 fn are_probabilities(score: &Score, classes: Classes) -> bool {
     let positions = classes.positions(score.width()).max(1);
     let all = score.predictions.len() / classes.count;
-    let step = (all / READ_POSITIONS).max(1) | 1;
-    (0..all).step_by(step).all(|at| {
+    (0..all).step_by(step(all, positions)).all(|at| {
         let row = score.predictions.get(at / positions * score.width()..).unwrap_or_default();
         let scores = classes.scores(row, at % positions);
         scores.clone().all(|p| (-1e-6..=1.0 + 1e-6).contains(&p)) && (scores.sum::<f32>() - 1.0).abs() < 1e-3
     })
-}
-
-/// Labels of more than one class, if all are below `count`.
-fn within(labels: &[i64], count: usize) -> Option<Vec<usize>> {
-    let labels: Option<Vec<usize>> = labels.iter().map(|l| usize::try_from(*l).ok().filter(|l| *l < count)).collect();
-    labels.filter(|_| count > 1)
 }
 
 /// The cross-entropy of the logits of one position divided by `temperature`.
