@@ -30,6 +30,7 @@ pub mod optimizer;
 pub mod recompute;
 mod rules;
 
+pub use control::OPERATORS as CONTROL_FLOW;
 pub use engine::{Gradient, gradients};
 pub use error::{Error, Result};
 pub use lowering::lower_missing;

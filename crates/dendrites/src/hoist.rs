@@ -4,15 +4,13 @@
 //! would not know them. Brought out they are constants like those that a body captures, with the same rules for what is a weight,
 //! and the graph remembers where the file has them.
 
+use dendrite_autodiff::CONTROL_FLOW;
 use dendrite_onnx::{
     ElementType, Graph, Node, Result,
     bodies::{Place, Step, steps},
 };
 
 use crate::operands;
-
-/// The operators whose bodies are differentiated.
-const CONTROL: [&str; 3] = ["If", "Loop", "Scan"];
 
 /// Bring the weights that the bodies of `graph` hold, and those in bodies of bodies, out into it. What is handed to a
 /// model-local function is brought out as well: which operand it is shows when the call is replaced.
@@ -29,7 +27,7 @@ pub fn hoist(graph: &mut Graph) -> Result<()> {
 
 /// The weights in the bodies of `node` of `outer`, to which `way` leads from `graph`.
 fn search(graph: &Graph, outer: &Graph, node: &Node, way: &[Step], places: &mut Vec<Place>) {
-    if !CONTROL.iter().any(|op| node.is(op)) {
+    if !CONTROL_FLOW.iter().any(|op| node.is(op)) {
         return;
     }
     for (step, proto) in steps(outer, node) {

@@ -6,7 +6,6 @@ mod common;
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
-    sync::atomic::AtomicBool,
 };
 
 use common::numbers;
@@ -23,7 +22,7 @@ use dendrite_onnx::{
     },
 };
 use dendrite_runtime::{Session, SessionOptions};
-use dendrite_trainer::{DataSet, Growth, Network, Options, Outcome, Run, export, grow, options::Method};
+use dendrite_trainer::{DataSet, Growth, Network, Options, Outcome, export, options::Method};
 use dendrites::{fragment::Reading, trainable};
 use prost::Message;
 
@@ -270,21 +269,7 @@ fn trained(model: &Model, folder: &Path, train: &str) -> Outcome {
         train: train.to_owned(),
         ..Options::default()
     };
-    let run = &mut Run {
-        model,
-        train: &data(200, 1),
-        val: &data(100, 2),
-        test: None,
-        options: &options,
-        plan: None,
-        session: SessionOptions { threads: 1, ..Default::default() },
-        folder,
-        resume: false,
-        interrupt: &AtomicBool::new(false),
-        observer: &mut |_| {},
-        second_runtime: None,
-    };
-    grow(run).unwrap()
+    common::grown(model, [&data(200, 1), &data(100, 2)], None, &options, folder)
 }
 
 /// The constants that were brought out of the bodies, by their places.

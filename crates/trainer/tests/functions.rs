@@ -4,16 +4,13 @@
 
 mod common;
 
-use std::sync::atomic::AtomicBool;
-
 use common::pairs;
 use dendrite_onnx::{
     Attributes, Dim, ElementType, Graph, Model, Shape, Tensor,
     proto::{FunctionProto, NodeProto, OperatorSetIdProto},
 };
-use dendrite_runtime::SessionOptions;
 use dendrite_trainer::{
-    DataSet, Network, Options, Run, grow,
+    DataSet, Network, Options,
     options::{Control, Method},
 };
 use prost::Message;
@@ -88,21 +85,7 @@ fn grown(model: &Model, sites: &[&str], controls: Vec<Control>) -> Model {
         controls,
         ..Options::default()
     };
-    let run = &mut Run {
-        model,
-        train: &data(400, 1),
-        val: &data(200, 2),
-        test: None,
-        options: &options,
-        plan: None,
-        session: SessionOptions { threads: 1, ..Default::default() },
-        folder: &folder.path().join("run"),
-        resume: false,
-        interrupt: &AtomicBool::new(false),
-        observer: &mut |_| {},
-        second_runtime: None,
-    };
-    let outcome = grow(run).unwrap();
+    let outcome = common::grown(model, [&data(400, 1), &data(200, 2)], None, &options, &folder.path().join("run"));
     assert!(outcome.improved && outcome.summary.parity.ort < 1e-5);
     assert!(outcome.summary.kept_dendrites > 0);
     Model::open(folder.path().join("run").join("model.onnx")).unwrap()

@@ -4,15 +4,13 @@
 
 mod common;
 
-use std::sync::atomic::AtomicBool;
-
 use common::numbers;
 use dendrite_onnx::{
     Attributes, Dim, ElementType, Graph, Model, Shape, Tensor, ValueId,
     proto::{ModelProto, NodeProto},
 };
 use dendrite_runtime::SessionOptions;
-use dendrite_trainer::{DataSet, Network, Options, Run, grow, network::parameters, options::Method, wider::widen};
+use dendrite_trainer::{DataSet, Network, Options, network::parameters, options::Method, wider::widen};
 use dendrites::trainable;
 use prost::Message;
 
@@ -127,21 +125,8 @@ fn grows(model: &Model, op: &str) {
         finetune_first: false,
         ..Options::default()
     };
-    let run = &mut Run {
-        model,
-        train: &data(200, 1),
-        val: &data(100, 2),
-        test: Some(&data(50, 3)),
-        options: &options,
-        plan: None,
-        session: SessionOptions { threads: 1, ..Default::default() },
-        folder: &folder.path().join("run"),
-        resume: false,
-        interrupt: &AtomicBool::new(false),
-        observer: &mut |_| {},
-        second_runtime: None,
-    };
-    let outcome = grow(run).unwrap();
+    let outcome =
+        common::grown(model, [&data(200, 1), &data(100, 2)], Some(&data(50, 3)), &options, &folder.path().join("run"));
     let (before, after) = (&outcome.summary.before, &outcome.summary.after);
     println!("{op}: {:?} to {:?}, off by {:e}", before.val, after.val, outcome.summary.parity.ort);
     assert!(outcome.improved && after.val.0["loss"] < 0.8 * before.val.0["loss"]);

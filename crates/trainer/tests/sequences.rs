@@ -2,12 +2,11 @@
 //! where.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::atomic::AtomicBool;
+mod common;
 
 use dendrite_onnx::{Attributes, Dim, ElementType, Graph, Model, Shape, Tensor};
-use dendrite_runtime::SessionOptions;
 use dendrite_trainer::{
-    DataSet, Network, Options, Outcome, Run, grow,
+    DataSet, Network, Options, Outcome,
     objective::Objective,
     options::{LossKind, MetricKind},
     summary::Side,
@@ -90,21 +89,7 @@ fn options() -> Options {
 
 fn run(model: &Model, options: &Options) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
-    let run = &mut Run {
-        model,
-        train: &data(400, 2),
-        val: &data(200, 3),
-        test: None,
-        options,
-        plan: None,
-        session: SessionOptions { threads: 1, ..Default::default() },
-        folder: &folder.path().join("run"),
-        resume: false,
-        interrupt: &AtomicBool::new(false),
-        observer: &mut |_| {},
-        second_runtime: None,
-    };
-    grow(run).unwrap()
+    common::grown(model, [&data(400, 2), &data(200, 3)], None, options, &folder.path().join("run"))
 }
 
 #[test]

@@ -32,4 +32,4 @@ pub(crate) fn differentiate<'b>(ctx: &Ctx<'b>, wanted: &dyn Fn(ValueId) -> bool)
 }
 
 /// The operators with sub-graphs that have a gradient.
-pub(crate) const OPERATORS: [&str; 3] = ["If", "Loop", "Scan"];
+pub const OPERATORS: [&str; 3] = ["If", "Loop", "Scan"];

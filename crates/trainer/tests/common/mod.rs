@@ -1,8 +1,11 @@
 //! What tests of runs share.
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code)] // each test file uses its part
 
-use dendrite_onnx::Tensor;
-use dendrite_trainer::DataSet;
+use std::{path::Path, sync::atomic::AtomicBool};
+
+use dendrite_onnx::{Model, Tensor};
+use dendrite_runtime::SessionOptions;
+use dendrite_trainer::{DataSet, Options, Outcome, Run, grow};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -16,6 +19,26 @@ pub fn pairs(rows: usize, seed: u64, target: fn(&[f32; 2]) -> f32) -> DataSet {
         ("target".to_owned(), Tensor::from_f32(&[rows], &targets)),
     ];
     DataSet::from_arrays("rows", arrays).unwrap()
+}
+
+/// A run on one thread from training, validation and perhaps test data.
+pub fn grown(model: &Model, data: [&DataSet; 2], test: Option<&DataSet>, options: &Options, folder: &Path) -> Outcome {
+    let [train, val] = data;
+    grow(&mut Run {
+        model,
+        train,
+        val,
+        test,
+        options,
+        plan: None,
+        session: SessionOptions { threads: 1, ..Default::default() },
+        folder,
+        resume: false,
+        interrupt: &AtomicBool::new(false),
+        observer: &mut |_| {},
+        second_runtime: None,
+    })
+    .unwrap()
 }
 
 /// Reproducible numbers in -1..1.
