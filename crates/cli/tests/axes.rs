@@ -168,6 +168,31 @@ fn classes_on_the_last_axis_learn_what_those_behind_the_samples_do() {
     }
 }
 
+/// What a run found out stands in its config.toml, which goes on with it.
+#[test]
+fn a_killed_run_goes_on_by_its_own_configuration() {
+    let scratch = tempfile::tempdir().unwrap();
+    lay_out(scratch.path(), &layers(["batch_size", "steps"]), tagged);
+    let data = ["grow", "model.onnx", "--train", "train.npz", "--val", "val.npz", "-o", "run"];
+    let options = "--ignore-index -100 --threads 1 --quiet --epochs 100000 --patience 100000 --dendrites 0 --lr 1e-3 \
+                   --checkpoint-every 0s";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dendrite"));
+    command.args(data).args(options.split_whitespace()).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.current_dir(scratch.path()).spawn().unwrap();
+    let log = scratch.path().join("run/metrics.csv");
+    while fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let config = fs::read_to_string(scratch.path().join("run/config.toml")).unwrap();
+    assert!(config.contains("class-axis = 2"), "{config}");
+    let again = ["--config", "run/config.toml", "--resume", "--budget", "1s", "--quiet"];
+    let resumed = dendrite(&[&data[..], &again].concat(), scratch.path());
+    assert_ne!(resumed.status.code(), Some(2), "{resumed:?}");
+    assert!(scratch.path().join("run/summary.json").exists());
+}
+
 #[test]
 fn an_axis_of_classes_can_be_said_where_two_could_be_meant() {
     let scratch = tempfile::tempdir().unwrap();
