@@ -11,6 +11,7 @@ use std::{
 use crate::{
     augment::{Augment, Augmenter},
     error::{Error, Result},
+    order::Order,
     samples::Samples,
 };
 
@@ -65,7 +66,7 @@ impl Loader {
     pub fn new(
         samples: &Samples,
         batch: usize,
-        order: Vec<usize>,
+        order: impl Into<Order>,
         augment: Option<(&Augment, u64, u64)>,
     ) -> Result<Self> {
         Self::filled(samples, batch, order, Vec::new(), augment)
@@ -76,7 +77,7 @@ impl Loader {
     pub fn filled(
         samples: &Samples,
         batch: usize,
-        order: Vec<usize>,
+        order: impl Into<Order>,
         filling: Vec<usize>,
         augment: Option<(&Augment, u64, u64)>,
     ) -> Result<Self> {
@@ -88,6 +89,7 @@ impl Loader {
             .map(|(augment, seed, epoch)| Augmenter::new(augment, samples, seed, epoch))
             .transpose()?;
         let here = samples.is_resident() && augmenter.is_none();
+        let order = order.into();
         let left = order.len().div_ceil(batch);
         let path = samples.path().to_owned();
         let (samples, pool) = (samples.clone(), Pool::default());
@@ -162,7 +164,7 @@ impl Drop for Loader {
 struct Producer {
     samples: Samples,
     batch: usize,
-    order: Vec<usize>,
+    order: Order,
     filling: Vec<usize>,
     at: usize,
     augmenter: Option<Augmenter>,
@@ -171,12 +173,13 @@ struct Producer {
 
 impl Producer {
     fn next(&mut self) -> Option<Result<Batch>> {
-        let left = self.order.get(self.at..)?;
-        let first = *left.first()?;
-        let count = left.len().min(self.batch);
+        let mut rows = self.order.iter_from(self.at);
+        let first = rows.next()?;
         let mut batch = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         batch.rows.clear();
-        batch.rows.extend(left.iter().take(count));
+        batch.rows.push(first);
+        batch.rows.extend(rows.take(self.batch - 1));
+        let count = batch.rows.len();
         batch.rows.extend(self.filling.iter().take(self.batch - count));
         batch.rows.resize(self.batch, first);
         batch.count = count;

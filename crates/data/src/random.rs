@@ -7,12 +7,16 @@ use rand_chacha::ChaCha8Rng;
 pub fn generator(seed: u64, place: &[u64]) -> ChaCha8Rng {
     // SplitMix64's finaliser mixes each number in; equal places give equal streams, neighbours unrelated ones.
     let mixed = place.iter().fold(seed, |state, number| {
-        let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(number.wrapping_mul(0xbf58_476d_1ce4_e5b9));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(number.wrapping_mul(0xbf58_476d_1ce4_e5b9)))
     });
     ChaCha8Rng::seed_from_u64(mixed)
+}
+
+/// SplitMix64's finaliser: every bit of the result depends on every bit given.
+pub(crate) fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// Two draws from the standard normal distribution (Box-Muller).

@@ -7,11 +7,10 @@
 
 use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
-use dendrite_data::{Augment, Batch, Loader, Samples};
+use dendrite_data::{Augment, Batch, Loader, Order, Samples};
 use dendrite_onnx::Tensor;
 use dendrite_runtime::SessionOptions;
 use dendrites::{Weights, trainable};
-use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::{
@@ -191,19 +190,20 @@ impl<'a> NeuronPhase<'a> {
     }
 
     /// The order of an epoch, and the number by which its random changes of data are drawn.
-    fn order(&self, epoch: u64) -> (Vec<usize>, u64) {
+    fn order(&self, epoch: u64) -> (Order, u64) {
         let Setting { train, options, place: [cycle, attempt], .. } = self.setting;
-        let mut order: Vec<usize> = (0..train.len()).collect();
-        if options.shuffle {
-            order.shuffle(&mut generator(options.seed, &[1, cycle, attempt, epoch]));
-        }
+        let order = if options.shuffle {
+            Order::shuffled(train.len(), &mut generator(options.seed, &[1, cycle, attempt, epoch]))
+        } else {
+            Order::sequence(train.len())
+        };
         (order, (cycle << 48) | (attempt << 40) | epoch)
     }
 
     /// Go on with a pass over `order` from where `cursor` stands.
     fn pass(
         &mut self,
-        (mut order, number): (Vec<usize>, u64),
+        (order, number): (Order, u64),
         lr: f64,
         cursor: &mut Cursor,
         steps: &mut u64,
@@ -212,8 +212,8 @@ impl<'a> NeuronPhase<'a> {
         let Setting { train, options, augment, .. } = self.setting;
         let size = self.trainer.batch();
         let total = order.len().div_ceil(size);
-        let first: Vec<usize> = order.iter().take(size).copied().collect();
-        order.drain(..order.len().min(cursor.batches * size));
+        let first: Vec<usize> = order.iter().take(size).collect();
+        let order = order.after(cursor.batches * size);
         let augment = augment.map(|augment| (augment, options.seed, number));
         // The statistics of the last batch are taken of other samples too, those that came first in this pass.
         let filling = if options.batch_norm == BatchNorm::Train { first } else { vec![] };
@@ -247,8 +247,8 @@ impl<'a> NeuronPhase<'a> {
             self.trainer.set_state(&start)?;
             let mut steps = 0;
             for trial in 0..TRIAL_EPOCHS {
-                let (mut order, number) = self.order(TRIAL_ORDER + trial as u64);
-                order.truncate(self.setting.trial);
+                let (order, number) = self.order(TRIAL_ORDER + trial as u64);
+                let order = order.first(self.setting.trial);
                 let rate = rate * (1.0 - trial as f64 / TRIAL_EPOCHS as f64);
                 match self.pass((order, number), rate, &mut Cursor::default(), &mut steps, pause)? {
                     Pass::Done => {}

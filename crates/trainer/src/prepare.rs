@@ -131,8 +131,11 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     if !trained.is_empty() {
         let (session, interrupt) = (&run.session, run.interrupt);
         // A batch is chosen by the number of samples, and behind a frozen part there may be more of them.
-        let rows = train.len() * frozen.as_ref().map_or(1, |_| frozen::sets(options));
-        let samples = &train.select(&(0..rows).map(|row| row % train.len()).collect::<Vec<_>>())?;
+        let sets = frozen.as_ref().map_or(1, |_| frozen::sets(options));
+        let samples = &match sets {
+            1 => train.clone(),
+            _ => train.select(&(0..sets * train.len()).map(|row| row % train.len()).collect::<Vec<_>>())?,
+        };
         let (network, objective) = (&network, &objective);
         drawn::rehearse(Context { network, objective, samples, options, session, interrupt }, &trained)?;
     }

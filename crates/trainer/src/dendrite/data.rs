@@ -3,7 +3,7 @@
 use std::{collections::HashSet, ops::Range, sync::atomic::Ordering};
 
 use dendrite_autodiff::{gradients, loss::LossValues};
-use dendrite_data::Loader;
+use dendrite_data::{Loader, Order};
 use dendrite_onnx::{Attributes, ElementType, Graph, Shape, Tensor, ValueId};
 use dendrite_runtime::{Loop, Session};
 use dendrites::{
@@ -12,7 +12,6 @@ use dendrites::{
     fragment::Reading,
     probe::neurons,
 };
-use rand::seq::SliceRandom;
 
 use crate::{
     error::{Error, Result},
@@ -102,7 +101,7 @@ pub(super) struct Frozen<'a> {
     graph: Graph,
     values: LossValues,
     wanted: Vec<Wanted<'a>>,
-    order: Vec<usize>,
+    order: Order,
     batch: usize,
 }
 
@@ -166,12 +165,11 @@ impl<'a> Frozen<'a> {
             let samples = fitting.max(batch).min(samples.len());
             wanted.push(Wanted { site, ports, samples });
         }
-        let mut order: Vec<usize> = (0..samples.len()).collect();
-        if wanted.iter().any(|w| w.samples < order.len()) {
-            order.shuffle(&mut generator(options.seed, &[3, place[0], place[1]]));
-            order.truncate(wanted.iter().map(|w| w.samples).max().unwrap_or(0));
-            order.shrink_to_fit();
-        }
+        let order = if wanted.iter().any(|w| w.samples < samples.len()) {
+            Order::shuffled(samples.len(), &mut generator(options.seed, &[3, place[0], place[1]]))
+        } else {
+            Order::sequence(samples.len())
+        };
         Ok(Frozen { context, graph, values, wanted, order, batch })
     }
 
@@ -220,9 +218,14 @@ impl<'a> Frozen<'a> {
             Loop::new(Session::from_graph(&graph, &planned(&graph, session))?, Vec::new(), &feeds, &fetches)?;
         feed::write_constants(&mut pass, samples)?;
         let rows = limits.iter().map(|(samples, _)| *samples).max().unwrap_or(0);
-        let mut columns: Vec<Vec<f32>> = vec![Vec::new(); fetches.len()];
+        // What is kept is known, and a vector that grows by doubling would take up to twice as much.
+        let sizes = fetches
+            .iter()
+            .zip(&limits)
+            .map(|((_, _, shape), (limit, _))| shape.iter().product::<usize>() / self.batch.max(1) * limit);
+        let mut columns: Vec<Vec<f32>> = sizes.map(Vec::with_capacity).collect();
         let (mut read, mut done) = (Vec::new(), 0);
-        for batch in Loader::new(samples, self.batch, self.order[..rows].to_vec(), None)? {
+        for batch in Loader::new(samples, self.batch, self.order.clone().first(rows), None)? {
             if interrupt.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
