@@ -4,7 +4,7 @@
 mod common;
 
 use common::{assert_error, counted, input, request};
-use dendrite_data::{Augment, DataSet, Extent, Flip, Limits, Loader, Preprocess, Request, Samples};
+use dendrite_data::{Augment, DataSet, Extent, Flip, Limits, Loader, Order, Preprocess, Request, Samples};
 use dendrite_onnx::{ElementType, Tensor};
 
 fn samples(rows: usize, row: &[usize]) -> Samples {
@@ -66,7 +66,7 @@ fn weights_of_the_data_set_go_with_the_rows() {
 fn dropping_a_loader_midway_ends_its_thread() {
     let samples = in_a_file();
     for taken in 0..3 {
-        let mut loader = Loader::new(&samples, 1, (0..6).cycle().take(1000).collect(), None).unwrap();
+        let mut loader = Loader::new(&samples, 1, (0..6).cycle().take(1000).collect::<Vec<_>>(), None).unwrap();
         for _ in 0..taken {
             loader.next().unwrap().unwrap();
         }
@@ -87,7 +87,7 @@ fn errors_come_through_and_end_the_pass() {
 }
 
 fn augmented(samples: &Samples, augment: &Augment, batch: usize, epoch: u64) -> Vec<Vec<f32>> {
-    let order = (0..samples.len()).collect();
+    let order = Order::sequence(samples.len());
     let width = samples.fields()[0].row_bytes() / 4;
     let loader = Loader::new(samples, batch, order, Some((augment, 7, epoch))).unwrap();
     loader
@@ -123,7 +123,7 @@ fn mix_blends_inputs_and_targets_by_the_same_share() {
         vec![("x".to_owned(), Tensor::from_f32(&[8, 1], &x)), ("target".to_owned(), Tensor::from_f32(&[8, 1], &x))];
     let samples = Samples::from_arrays("memory", arrays, &request(&[1])).unwrap();
     let augment = Augment { mix: Some(1.0), ..Augment::default() };
-    let batch = Loader::new(&samples, 8, (0..8).collect(), Some((&augment, 1, 0))).unwrap().next().unwrap().unwrap();
+    let batch = Loader::new(&samples, 8, Order::sequence(8), Some((&augment, 1, 0))).unwrap().next().unwrap().unwrap();
     assert_eq!(batch.fields[0], batch.target);
     assert_ne!(floats(&batch.target), x);
     assert!(floats(&batch.target).iter().all(|v| (0.0..=7.0).contains(v)));

@@ -68,7 +68,7 @@ fn memory_stays_flat() {
     let before = peak();
     let samples = open(&path, &request(&[WIDTH])).unwrap();
     assert!(!samples.is_resident());
-    let order = (0..ROWS).map(|i| i * 7919 % ROWS).collect();
+    let order: Vec<usize> = (0..ROWS).map(|i| i * 7919 % ROWS).collect();
     let count: usize = Loader::new(&samples, 64, order, None).unwrap().map(|batch| batch.unwrap().count).sum();
     assert_eq!(count, ROWS);
     let grown = peak() - before;
