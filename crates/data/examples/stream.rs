@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for pass in 1..=3 {
         let started = Instant::now();
         let mut batches = 0u32;
-        for loaded in Loader::new(&samples, batch, (0..samples.len()).rev().collect(), None)? {
+        for loaded in Loader::new(&samples, batch, (0..samples.len()).rev().collect::<Vec<_>>(), None)? {
             batches += u32::from(loaded?.count > 0);
         }
         let spent = started.elapsed();

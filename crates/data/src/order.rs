@@ -1,5 +1,7 @@
 //! The order in which samples are visited.
 
+use std::ops::Range;
+
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -25,11 +27,6 @@ enum Rows {
 }
 
 impl Order {
-    /// The rows 0 to `len` as they lie.
-    pub fn sequence(len: usize) -> Self {
-        Order { rows: Rows::Sequence, start: 0, end: len }
-    }
-
     /// The rows 0 to `len`, shuffled. Up to 2^20 rows every order is equally likely; of more, one is drawn by a key of 256 bits.
     pub fn shuffled(len: usize, rng: &mut ChaCha8Rng) -> Self {
         if len > LISTED {
@@ -83,6 +80,12 @@ impl From<Vec<usize>> for Order {
     fn from(rows: Vec<usize>) -> Self {
         let end = rows.len();
         Order { rows: Rows::Listed(rows), start: 0, end }
+    }
+}
+
+impl From<Range<usize>> for Order {
+    fn from(Range { start, end }: Range<usize>) -> Self {
+        Order { rows: Rows::Sequence, start, end: end.max(start) }
     }
 }
 
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn parts_of_an_order_are_those_of_its_list() {
-        for order in [Order::sequence(10), Order::shuffled(10, &mut generator(3, &[]))] {
+        for order in [Order::from(0..10), Order::shuffled(10, &mut generator(3, &[]))] {
             let all: Vec<usize> = order.iter().collect();
             let part = order.clone().after(3).first(4);
             assert_eq!(part.iter().collect::<Vec<_>>(), all[3..7]);

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use common::{assert_error, fixture, floats, input, only, targets};
 use dendrite_data::{
-    Channels, Classes, DataSet, Filter, Input, Layout, Limits, Loader, Order, PerChannel, Preprocess, Request, Resize,
+    Channels, Classes, DataSet, Filter, Input, Layout, Limits, Loader, PerChannel, Preprocess, Request, Resize,
     Samples, Size, open,
 };
 use dendrite_onnx::{Dim, ElementType, Shape, Tensor};
@@ -195,7 +195,7 @@ fn a_cache_of_any_size_gives_the_same_rows() {
             DataSet::open_with(fixture("images"), &wanted.preprocess, Limits { images, ..Limits::default() }).unwrap();
         let samples = set.samples(&wanted).unwrap();
         for _ in 0..2 {
-            let batches = Loader::new(&samples, 3, Order::sequence(6), None).unwrap();
+            let batches = Loader::new(&samples, 3, 0..6, None).unwrap();
             let read: Vec<u8> = batches.flat_map(|b| b.unwrap().fields[0].clone()).collect();
             let read: Vec<f32> = read.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
             assert_eq!(read, whole);

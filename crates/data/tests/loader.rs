@@ -4,7 +4,7 @@
 mod common;
 
 use common::{assert_error, counted, input, request};
-use dendrite_data::{Augment, DataSet, Extent, Flip, Limits, Loader, Order, Preprocess, Request, Samples};
+use dendrite_data::{Augment, DataSet, Extent, Flip, Limits, Loader, Preprocess, Request, Samples};
 use dendrite_onnx::{ElementType, Tensor};
 
 fn samples(rows: usize, row: &[usize]) -> Samples {
@@ -87,7 +87,7 @@ fn errors_come_through_and_end_the_pass() {
 }
 
 fn augmented(samples: &Samples, augment: &Augment, batch: usize, epoch: u64) -> Vec<Vec<f32>> {
-    let order = Order::sequence(samples.len());
+    let order = 0..samples.len();
     let width = samples.fields()[0].row_bytes() / 4;
     let loader = Loader::new(samples, batch, order, Some((augment, 7, epoch))).unwrap();
     loader
@@ -123,7 +123,7 @@ fn mix_blends_inputs_and_targets_by_the_same_share() {
         vec![("x".to_owned(), Tensor::from_f32(&[8, 1], &x)), ("target".to_owned(), Tensor::from_f32(&[8, 1], &x))];
     let samples = Samples::from_arrays("memory", arrays, &request(&[1])).unwrap();
     let augment = Augment { mix: Some(1.0), ..Augment::default() };
-    let batch = Loader::new(&samples, 8, Order::sequence(8), Some((&augment, 1, 0))).unwrap().next().unwrap().unwrap();
+    let batch = Loader::new(&samples, 8, 0..8, Some((&augment, 1, 0))).unwrap().next().unwrap().unwrap();
     assert_eq!(batch.fields[0], batch.target);
     assert_ne!(floats(&batch.target), x);
     assert!(floats(&batch.target).iter().all(|v| (0.0..=7.0).contains(v)));

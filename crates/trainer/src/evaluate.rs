@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use dendrite_data::{Loader, Order, Samples};
+use dendrite_data::{Loader, Samples};
 use dendrite_onnx::{ElementType, Tensor};
 use dendrite_runtime::{Loop, Session, SessionOptions};
 use dendrites::{Weights, fragment::Reading};
@@ -251,7 +251,7 @@ impl Evaluator {
         score.predictions.reserve(rows * width);
         let (mut losses, mut predictions, mut measured) = (Vec::new(), Vec::new(), Vec::new());
         // The last batch is filled up with its first row; what is computed for the filling is dropped.
-        let mut batches = Loader::new(samples, self.batch, Order::sequence(rows), None)?;
+        let mut batches = Loader::new(samples, self.batch, 0..rows, None)?;
         while let Some(batch) = batches.next() {
             if interrupt.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dendrite_data::{Augment, Loader, Order, Samples};
+use dendrite_data::{Augment, Loader, Samples};
 use dendrite_onnx::{ElementType, Graph, Shape, Tensor, ValueId, batch::reachable, ops::cost::model_macs};
 use dendrite_runtime::{Loop, Session, SessionOptions, infer_shapes};
 
@@ -130,7 +130,7 @@ impl Frozen {
         let changes =
             (0..sets as u64).map(|set| augment.filter(|_| set > 0).map(|(augment, seed)| (augment, seed, set)));
         for change in changes {
-            for batch in Loader::new(samples, size, Order::sequence(samples.len()), change)? {
+            for batch in Loader::new(samples, size, 0..samples.len(), change)? {
                 if interrupt.load(Ordering::Relaxed) {
                     return Err(Error::Interrupted);
                 }

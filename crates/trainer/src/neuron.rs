@@ -195,7 +195,7 @@ impl<'a> NeuronPhase<'a> {
         let order = if options.shuffle {
             Order::shuffled(train.len(), &mut generator(options.seed, &[1, cycle, attempt, epoch]))
         } else {
-            Order::sequence(train.len())
+            Order::from(0..train.len())
         };
         (order, (cycle << 48) | (attempt << 40) | epoch)
     }

@@ -60,7 +60,7 @@ fn steps_agree_with_double_precision() {
     };
     let names = trained_names(&network, &growth, &options).unwrap();
     let mut trainer = Trainer::new(context, &growth, &names).unwrap();
-    let loader = Loader::new(&samples, 4, (0..12).collect(), None).unwrap();
+    let loader = Loader::new(&samples, 4, 0..12, None).unwrap();
     for (step, batch) in loader.enumerate() {
         trainer.step(&samples, &batch.unwrap(), 0.1, step as u64 + 1).unwrap();
     }

@@ -185,7 +185,7 @@ fn train(model: &Model, samples: &Samples, options: &Options, epochs: usize) -> 
     let mut trainer = Trainer::new(context, &growth, &names).unwrap();
     let (mut losses, mut norms, mut steps) = (Vec::new(), Vec::new(), 0);
     for _ in 0..epochs {
-        for batch in Loader::new(samples, BATCH, (0..samples.len()).collect(), None).unwrap() {
+        for batch in Loader::new(samples, BATCH, 0..samples.len(), None).unwrap() {
             steps += 1;
             let reading = trainer.step(samples, &batch.unwrap(), 0.05, steps).unwrap();
             losses.push(reading.loss);

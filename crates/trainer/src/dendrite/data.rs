@@ -168,7 +168,7 @@ impl<'a> Frozen<'a> {
         let order = if wanted.iter().any(|w| w.samples < samples.len()) {
             Order::shuffled(samples.len(), &mut generator(options.seed, &[3, place[0], place[1]]))
         } else {
-            Order::sequence(samples.len())
+            Order::from(0..samples.len())
         };
         Ok(Frozen { context, graph, values, wanted, order, batch })
     }
