@@ -1,48 +1,50 @@
 //! The gradient of a convolution's weights.
 //!
-//! No formulation in standard operators is fast everywhere; one is chosen from the shapes. Time relative to the forward
-//! pass on ONNX Runtime 1.31.1, one thread, batch 16 or 32, the least of many runs:
+//! No formulation in standard operators is fast everywhere; one is chosen from the shapes. The textbook's is a convolution
+//! of x with dy as the kernel, which few kernels of the runtime are made for. Time relative to the forward pass on ONNX
+//! Runtime 1.31.1, one thread, the least of many runs, with the number of nodes:
 //!
-//! | channels, output, kernel | convolution | columns | joined columns | by row | by tap |
-//! |---|---|---|---|---|---|
-//! | 1-8, 28x28, 5x5 | 2.4 | 1.4 | 1.6 | 1.7 | |
-//! | 8-16, 14x14, 5x5 | 1.7 | 1.1 | 1.1 | 1.0 | |
-//! | 16-16, 16x16, 3x3 | 3.3 | 1.7 | 2.0 | 1.2 | 1.4 |
-//! | 64-64, 28x28, 3x3 | 2.5 | 1.5 | 1.6 | 1.2 | 1.2 |
-//!
-//! A product for each tap alone took between 0.9 and 1.2 times as long as one for each row and has more nodes, so it is not
-//! among them. Columns slice one axis at a time; all taps sliced from the image took 1.2 times as long for 5x5. Products
-//! have dy on the right where it is the smaller factor: the right one is rearranged, and the other way round took 1.1 times
-//! as long.
-//!
-//! Two threads, columns still sliced tap by tap (a busy machine, so good to a factor of 1.5):
-//!
-//! | channels, output, kernel | convolution | columns | joined columns |
+//! | batch, channels, input, kernel | convolution | samples inside | by rows |
 //! |---|---|---|---|
-//! | 512-512, 7x7, 3x3 | 1.6 | 1.4 | 0.7 |
-//! | 64-256, 56x56, 1x1 | 13 | 1.1 | 1.6 |
-//! | 320-1280, 7x7, 1x1 | 6.3 | 2.8 | 1.0 |
-//! | 3-64, 56x56, 7x7 stride 2 | 1.8 | 3.1 | 3.1 |
-//! | 64-64 in 4 groups, 28x28, 3x3 | 15 | 6.6 | |
+//! | 32, 1-8, 28x28, 5x5 | 2.3 (4) | 2.6 (5) | 2.0 (8) |
+//! | 32, 8-16, 14x14, 5x5 | 1.7 (4) | 1.0 (5) | 1.7 (8) |
+//! | 16, 16-16, 16x16, 3x3 | 3.1 (4) | 1.8 (5) | 1.8 (8) |
+//! | 16, 64-64, 28x28, 3x3 | 2.3 (4) | 1.3 (5) | 1.3 (8) |
+//! | 8, 32-64, 56x56, 3x3 | 2.5 (4) | 1.7 (5) | 1.2 (8) |
+//! | 4, 24-24, 40x40, 3x3 | 3.1 (4) | 3.7 (5) | 1.5 (8) |
+//! | 1, 32-32, 28x28, 3x3 | 2.7 (4) | 8.6 (5) | 1.4 (8) |
+//! | 32, 16-32, 32x32, 3x3 stride 2 | 2.4 (5) | 1.2 (5) | 1.5 (8) |
+//! | 16, 256-256, 14x14, 3x3 | 1.8 (4) | 1.1 (5) | 1.4 (8) |
+//! | 16, 512-512, 7x7, 3x3 | 1.5 (4) | 1.1 (5) | 1.5 (8) |
+//! | 16, 3-64, 112x112, 7x7 stride 2 | 1.5 (5) | 1.4 (5) | 1.1 (8) |
+//! | 16, 64-64 in 4 groups, 28x28, 3x3 | 3.2 (6) | 2.3 (7) | 1.6 (10) |
 //!
-//! Depthwise, batch 8, one thread, relative to the forward pass; columns take nine or more times the image's memory too:
+//! Slicing what each tap meets from the image, as most write it, took 0.8 to 1.3 times as long as the faster of the two and
+//! 17 to 29 nodes. In samples inside, blocks of one element of all samples are copied, in by rows blocks of a row of the
+//! output: the longer of them is the better one.
 //!
-//! | channels, input, kernel | convolution | columns | rows with rows |
+//! Pointwise, one product for each sample, or all samples in one product:
+//!
+//! | batch, channels, input | convolution | products | joined |
 //! |---|---|---|---|
-//! | 32, 112x112, 3x3 | 3.5 | 2.5 | 2.8 |
-//! | 96, 112x112, 3x3 stride 2 | 2.7 | 4.2 | 3.4 |
-//! | 144, 56x56, 3x3 | 2.9 | 2.9 | 2.9 |
-//! | 240, 28x28, 5x5 | 4.3 | 5.8 | 1.6 |
-//! | 480, 14x14, 3x3 | 4.2 | 4.2 | 1.6 |
-//! | 672, 14x14, 5x5 | 2.1 | 3.7 | 1.0 |
-//! | 672, 14x14, 5x5 stride 2 | 2.2 | 6.1 | 1.3 |
-//! | 1152, 7x7, 5x5 | 1.3 | 5.5 | 1.5 |
-//! | 1152, 7x7, 3x3 | 2.1 | 2.9 | 1.3 |
+//! | 16, 64-256, 56x56 | 7.4 (4) | 1.0 (7) | 1.4 (6) |
+//! | 16, 320-1280, 7x7 | 2.2 (4) | 2.1 (7) | 0.9 (6) |
 //!
-//! Other groups take a product for each row of taps where there are several: columns of 3x3 taps take 18 times the input while
-//! they are put side by side, rows 6 times.
+//! Depthwise, batch 8:
+//!
+//! | channels, input, kernel | convolution | samples inside | rows with rows |
+//! |---|---|---|---|
+//! | 32, 112x112, 3x3 | 6.6 (6) | 5.5 (6) | 6.2 (11) |
+//! | 96, 112x112, 3x3 stride 2 | 3.2 (7) | 5.0 (6) | 4.0 (12) |
+//! | 144, 56x56, 3x3 | 6.4 (6) | 4.2 (6) | 4.1 (11) |
+//! | 240, 28x28, 5x5 | 3.2 (6) | 5.0 (6) | 1.9 (11) |
+//! | 480, 14x14, 3x3 | 3.9 (6) | 3.8 (6) | 1.7 (11) |
+//! | 672, 14x14, 5x5 | 2.3 (6) | 4.2 (6) | 1.3 (11) |
+//! | 672, 14x14, 5x5 stride 2 | 1.6 (7) | 2.6 (6) | 1.1 (12) |
+//! | 1152, 7x7, 5x5 | 1.3 (6) | 2.3 (6) | 0.8 (11) |
+//! | 1152, 7x7, 3x3 | 2.0 (6) | 2.2 (6) | 1.2 (11) |
 
-use dendrite_onnx::{Dim, Shape};
+use dendrite_onnx::{Attributes, Dim, Shape, Tensor};
 
 use super::{
     Ctx,
@@ -54,23 +56,32 @@ use crate::{
     expr::{Size, V},
 };
 
+/// Columns of what the taps meet are at most so many times as large as the image.
+const COLUMNS: usize = 25;
+
 /// How the gradient of the weights is computed.
 enum Formulation {
     /// A convolution in which batch and channels are exchanged and dy is the kernel.
     Convolution,
-    /// What each tap meets side by side, one matrix product for each sample.
-    Columns,
-    /// The same with all samples in one product.
-    JoinedColumns,
-    /// A matrix product for each row of taps, those of the row side by side.
-    ByRow,
-    /// Of each channel, every row of the image times every row of dy, a product for each row of taps. The taps are the sums
-    /// along the diagonals: more products than are needed, but no column is copied.
+    /// Of a pointwise convolution, one matrix product for each sample.
+    Products,
+    /// Of a pointwise convolution, one matrix product.
+    JoinedProducts,
+    /// What each tap meets, gathered with the samples innermost; one matrix product.
+    SamplesInside,
+    /// What the taps of a row meet, by a convolution with one-hot kernels; for every row of taps its rows, gathered; one
+    /// matrix product for each sample.
+    ByRows,
+    /// Of each channel, every row of the image times every row of dy, for every row of taps. The taps are the sums along
+    /// the diagonals: more products than are needed, but only rows are copied.
     RowsWithRows,
 }
 
 /// The sizes that decide.
 struct Sizes {
+    batch: Option<usize>,
+    /// Spatial sizes of the padded input.
+    image: Option<Vec<usize>>,
     /// Spatial sizes of the output.
     steps: Vec<usize>,
     positions: usize,
@@ -88,6 +99,14 @@ impl Sizes {
         let [_, steps] = self.steps[..] else { return false };
         row_length(steps, window) <= times * window.kernel[1]
     }
+
+    /// Whether columns would be much larger than the image.
+    fn columns_are_large(&self) -> bool {
+        match &self.image {
+            Some(image) => self.taps * self.positions > COLUMNS * image.iter().product::<usize>(),
+            None => self.taps > COLUMNS,
+        }
+    }
 }
 
 /// Elements of a padded row that a window meets in `steps` steps.
@@ -99,33 +118,37 @@ fn row_length(steps: usize, window: &Window) -> usize {
 pub(super) fn weights<'b>(c: &Ctx<'b>, x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, group: usize) -> Result<V<'b>> {
     let [outputs, channels] = c.known_dims(w, 0)?[..2] else { return Err(c.no_rank(w)) };
     let Ok(steps) = c.known_dims(dy, 2) else { return by_convolution(c, x, dy, w, window, group) };
+    let image = (0..steps.len()).map(|a| Some(x.known_dim(a + 2)? + window.begin[a] + window.end[a])).collect();
     let positions = steps.iter().product();
     let taps = window.kernel.iter().product();
-    let sizes = Sizes { steps, positions, taps, outputs, channels, group };
-    match choose(&sizes, window) {
-        Formulation::Convolution => by_convolution(c, x, dy, w, window, group),
-        Formulation::Columns => Ok(by_columns(x, dy, w, window, &sizes)),
-        Formulation::JoinedColumns => Ok(by_joined_columns(x, dy, w, window, &sizes)),
-        Formulation::ByRow => Ok(by_row(x, dy, w, window, &sizes)),
-        Formulation::RowsWithRows => Ok(rows_with_rows(x, dy, w, window, &sizes)),
-    }
+    let sizes = Sizes { batch: x.known_dim(0), image, steps, positions, taps, outputs, channels, group };
+    Ok(match choose(&sizes, window) {
+        Formulation::Convolution => by_convolution(c, x, dy, w, window, group)?,
+        Formulation::Products => products(x, dy, w, window, &sizes),
+        Formulation::JoinedProducts => joined_products(x, dy, w, window, &sizes),
+        Formulation::SamplesInside => samples_inside(x, dy, w, window, &sizes),
+        Formulation::ByRows => by_rows(x, dy, w, window, &sizes),
+        Formulation::RowsWithRows => rows_with_rows(x, dy, w, window, &sizes),
+    })
 }
 
 fn choose(s: &Sizes, window: &Window) -> Formulation {
     let depthwise = s.channels == 1 && s.group > 1;
-    let rows: usize = window.kernel.split_last().map_or(1, |(_, others)| others.iter().product());
     let product = s.outputs * s.taps * s.channels;
     let operands = s.positions * (s.outputs + s.taps * s.channels);
+    let row = s.steps.last().copied().unwrap_or(1);
+    let many_samples = s.channels >= 4 && s.batch.is_some_and(|batch| 2 * batch >= row);
     match () {
-        () if depthwise && s.group == s.outputs && s.wastes_at_most(12, window) => Formulation::RowsWithRows,
-        () if depthwise => Formulation::Convolution,
-        () if s.taps > 25 => Formulation::Convolution,
-        () if s.group > 1 && rows > 1 => Formulation::ByRow,
-        () if s.group > 1 => Formulation::Columns,
+        () if depthwise && s.group == s.outputs && s.wastes_at_most(20, window) => Formulation::RowsWithRows,
+        () if depthwise || s.columns_are_large() => Formulation::Convolution,
         // One product for each sample would be larger than what it is made of.
-        () if product > operands => Formulation::JoinedColumns,
-        () if rows > 1 && s.channels * s.taps / rows >= 40 && s.positions >= 196 => Formulation::ByRow,
-        () => Formulation::Columns,
+        () if s.taps == 1 && s.group == 1 && product > operands => Formulation::JoinedProducts,
+        () if s.taps == 1 => Formulation::Products,
+        () if s.steps.len() > 2 && s.image.is_none() => Formulation::Convolution,
+        () if s.steps.len() > 2 => Formulation::SamplesInside,
+        () if s.group > 1 || s.image.is_none() => Formulation::ByRows,
+        () if product > operands || many_samples => Formulation::SamplesInside,
+        () => Formulation::ByRows,
     }
 }
 
@@ -182,129 +205,183 @@ fn padded<'b>(x: V<'b>, window: &Window) -> V<'b> {
     x.pad(&[&[0, 0], &ints(&window.begin)[..], &[0, 0], &ints(&window.end)[..]].concat())
 }
 
-/// For each tap along the spatial axes `along`, the elements of the padded x that it meets; `first` is the place of the
-/// first spatial axis.
-fn met_by_taps<'b>(
-    x: V<'b>,
-    first: usize,
-    along: std::ops::Range<usize>,
-    window: &Window,
-    sizes: &Sizes,
-) -> Vec<V<'b>> {
-    let met = |tap: usize| {
-        let mut rest = tap;
-        let mut parts = Vec::new();
-        for axis in along.clone().rev() {
-            let start = (rest % window.kernel[axis]) * window.dilations[axis];
-            rest /= window.kernel[axis];
-            let end = start + (sizes.steps[axis].max(1) - 1) * window.strides[axis] + 1;
-            if start != 0 || window.strides[axis] != 1 || x.known_dim(first + axis) != Some(end) {
-                parts.push((first + axis, start as i64, end as i64, window.strides[axis] as i64));
-            }
-        }
-        parts.reverse();
-        if parts.is_empty() { x } else { x.slice(&parts) }
-    };
-    let taps = window.kernel[along.clone()].iter().product::<usize>();
-    (0..taps).map(met).collect()
+/// Of a pointwise convolution, the elements of x that it meets.
+fn met_by_points<'b>(x: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+    let x = padded(x, window);
+    let parts = (0..sizes.steps.len()).filter(|a| window.strides[*a] > 1).map(|axis| {
+        let end = (sizes.steps[axis].max(1) - 1) * window.strides[axis] + 1;
+        (axis + 2, 0, end as i64, window.strides[axis] as i64)
+    });
+    let parts: Vec<_> = parts.collect();
+    if parts.is_empty() { x } else { x.slice(&parts) }
 }
 
-fn side_by_side<'b>(columns: &[V<'b>], axis: usize) -> V<'b> {
-    if columns.len() == 1 { columns[0] } else { columns[0].builder().concat(columns, axis) }
+/// (sample, [group,] rows, position).
+fn matrices<'b>(v: V<'b>, rows: usize, sizes: &Sizes) -> V<'b> {
+    let group = (sizes.group > 1).then_some(Size::Is(sizes.group));
+    let all = [Size::Of(v, 0)].into_iter().chain(group).chain([Size::Is(rows), Size::Is(sizes.positions)]);
+    v.reshape(&all.collect::<Vec<_>>())
 }
 
-/// What all taps meet side by side along `axis`, as (tap, channel). One spatial axis after the other, the last first: that
-/// is the sum of the kernel's sizes in slices, not their product, and most of them copy whole rows.
-fn joined_taps<'b>(x: V<'b>, axis: usize, first: usize, window: &Window, sizes: &Sizes) -> V<'b> {
-    let axes = (0..window.kernel.len()).rev();
-    axes.fold(x, |x, at| side_by_side(&met_by_taps(x, first, at..at + 1, window, sizes), axis))
-}
-
-fn by_columns<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
-    let mut x = padded(x, window);
-    let grouped = sizes.group > 1;
-    let first = 2 + usize::from(grouped);
-    if grouped {
-        x = in_groups(x, sizes.group, sizes.channels);
-    }
-    let columns = joined_taps(x, first - 1, first, window, sizes);
-    let matrix = |v: V<'b>, rows: usize| {
-        let group = grouped.then_some(Size::Is(sizes.group));
-        let all = [Size::Of(x, 0)].into_iter().chain(group).chain([Size::Is(rows), Size::Is(sizes.positions)]);
-        v.reshape(&all.collect::<Vec<_>>())
-    };
-    let rows = matrix(dy, sizes.outputs / sizes.group);
-    let columns = matrix(columns, sizes.taps * sizes.channels);
+fn products<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+    let rank = 3 + usize::from(sizes.group > 1);
+    let outputs = sizes.outputs / sizes.group;
+    let x = matrices(met_by_points(x, window, sizes), sizes.channels, sizes);
+    let dy = matrices(dy, outputs, sizes);
     // The right factor is rearranged before the product: the smaller one.
-    let dy_is_smaller = sizes.outputs / sizes.group <= sizes.taps * sizes.channels;
-    let [group, outputs, taps, channels] =
-        [sizes.group, sizes.outputs / sizes.group, sizes.taps, sizes.channels].map(Size::Is);
-    if dy_is_smaller {
-        let product = columns.matmul(rows.matrix_transpose(first + 1)).sum(&[0], false);
-        return product.reshape(&[group, taps, channels, outputs]).transpose(&[0, 3, 2, 1]).reshape_like(w);
-    }
-    let product = rows.matmul(columns.matrix_transpose(first + 1)).sum(&[0], false);
-    product.reshape(&[group, outputs, taps, channels]).transpose(&[0, 1, 3, 2]).reshape_like(w)
+    let product = if outputs <= sizes.channels {
+        x.matmul(dy.matrix_transpose(rank)).sum(&[0], false).matrix_transpose(rank - 1)
+    } else {
+        dy.matmul(x.matrix_transpose(rank)).sum(&[0], false)
+    };
+    product.reshape_like(w)
 }
 
-fn by_joined_columns<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+fn joined_products<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
     let exchanged: Vec<usize> = [1, 0].into_iter().chain(2..window.kernel.len() + 2).collect();
-    let x = padded(x.transpose(&exchanged), window);
-    let columns = joined_taps(x, 0, 2, window, sizes);
-    let matrix = |v: V<'b>, rows: usize| v.reshape(&[Size::Is(rows), Size::Rest]);
-    let rows = matrix(dy.transpose(&exchanged), sizes.outputs);
-    let product = rows.gemm(false, matrix(columns, sizes.taps * sizes.channels), true, 1.0);
-    if sizes.taps == 1 || sizes.channels == 1 {
-        return product.reshape_like(w);
+    let matrix = |v: V<'b>, rows: usize| v.transpose(&exchanged).reshape(&[Size::Is(rows), Size::Rest]);
+    let x = matrix(met_by_points(x, window, sizes), sizes.channels);
+    matrix(dy, sizes.outputs).gemm(false, x, true, 1.0).reshape_like(w)
+}
+
+/// Where along an axis each tap meets the padded image in each step.
+fn met(axis: usize, window: &Window, sizes: &Sizes) -> Vec<Vec<usize>> {
+    let steps = 0..sizes.steps[axis];
+    let of_tap = |tap: usize| steps.clone().map(|s| s * window.strides[axis] + tap * window.dilations[axis]).collect();
+    (0..window.kernel[axis]).map(of_tap).collect()
+}
+
+/// For every tap along an axis, the slices of the padded x that it meets there: (.., tap, step, ..). `at` is the axis in x.
+fn gathered<'b>(x: V<'b>, at: usize, axis: usize, window: &Window, sizes: &Sizes) -> V<'b> {
+    if window.kernel[axis] == 1 && window.strides[axis] == 1 {
+        return x;
     }
-    let split = [sizes.outputs, sizes.taps, sizes.channels].map(Size::Is);
-    product.reshape(&split).transpose(&[0, 2, 1]).reshape_like(w)
+    let places: Vec<i64> = met(axis, window, sizes).into_iter().flatten().map(|p| p as i64).collect();
+    x.gather(x.builder().constant(Tensor::from_i64(&[window.kernel[axis], sizes.steps[axis]], &places)), at)
+}
+
+/// Letters of `count` axes from `first` on.
+fn letters(first: char, count: usize) -> String {
+    (first..).take(count).collect()
+}
+
+fn einsum<'b>(operands: &[V<'b>], equation: &str, shape: &[usize]) -> V<'b> {
+    let (first, shape) = (operands[0], Shape(shape.iter().map(|n| Dim::Known(*n)).collect()));
+    let attributes = Attributes::new().with("equation", equation);
+    first.builder().node("Einsum", operands, attributes, first.element_type(), Some(shape))
+}
+
+fn samples_inside<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+    let axes = window.kernel.len();
+    let image = sizes.image.clone().unwrap_or_default();
+    let grouped = sizes.group > 1;
+    let group = grouped.then_some(sizes.group);
+    // ([group,] channel, place, sample)
+    let last: Vec<usize> = (1..axes + 2).chain([0]).collect();
+    let places = [Size::Is(sizes.channels), Size::Is(image.iter().product()), Size::Of(x, 0)];
+    let places: Vec<_> = group.map(Size::Is).into_iter().chain(places).collect();
+    let x = padded(x, window).transpose(&last).reshape(&places);
+    // (taps.., steps..)
+    let met: Vec<Vec<Vec<usize>>> = (0..axes).map(|axis| met(axis, window, sizes)).collect();
+    let mut index = Vec::with_capacity(sizes.taps * sizes.positions);
+    for tap in 0..sizes.taps {
+        let taps = digits(tap, &window.kernel);
+        for position in 0..sizes.positions {
+            let steps = digits(position, &sizes.steps);
+            let place = (0..axes).fold(0, |place, a| place * image[a] + met[a][taps[a]][steps[a]]);
+            index.push(place as i64);
+        }
+    }
+    let index = Tensor::from_i64(&[&window.kernel[..], &sizes.steps].concat(), &index);
+    let columns = x.gather(x.builder().constant(index), 1 + usize::from(grouped));
+    let outputs = sizes.outputs / sizes.group;
+    let dy = if grouped {
+        let steps = sizes.steps.iter().map(|n| Size::Is(*n));
+        let all = [Size::Of(dy, 0), Size::Is(sizes.group), Size::Is(outputs)].into_iter().chain(steps);
+        dy.reshape(&all.collect::<Vec<_>>())
+    } else {
+        dy
+    };
+    let (g, taps, steps) = (if grouped { "G" } else { "" }, letters('a', axes), letters('p', axes));
+    let equation = format!("{g}C{taps}{steps}N,N{g}O{steps}->{g}OC{taps}");
+    let shape: Vec<usize> = group.into_iter().chain([outputs, sizes.channels]).chain(window.kernel.clone()).collect();
+    einsum(&[columns, dy], &equation, &shape).reshape_like(w)
+}
+
+/// The place of element `number` along each axis, in row-major order.
+fn digits(mut number: usize, sizes: &[usize]) -> Vec<usize> {
+    let mut places = vec![0; sizes.len()];
+    for (place, size) in places.iter_mut().zip(sizes).rev() {
+        *place = number % size;
+        number /= size;
+    }
+    places
+}
+
+/// What the taps of a row meet along the last axis, beside its channel: (sample, channel and tap, padded rows.., step).
+fn met_in_rows<'b>(x: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+    let last = window.kernel.len() - 1;
+    let (taps, channels) = (window.kernel[last], sizes.group * sizes.channels);
+    if taps == 1 && window.strides[last] == 1 {
+        return padded(x, window);
+    }
+    let along = |values: &[usize]| [&vec![1; last][..], &[values[last]]].concat();
+    let attributes =
+        attributes(&along(&window.strides), &along(&window.dilations), (&window.begin, &window.end), channels);
+    let identity: Vec<f64> = (0..taps * taps).map(|i| f64::from(u8::from(i % (taps + 1) == 0))).collect();
+    let kernel = [&[channels * taps, 1][..], &along(&window.kernel)].concat();
+    let kernel = x.builder().floats(x.element_type(), &kernel, &identity.repeat(channels));
+    let rows =
+        (0..last).map(|a| x.known_dim(a + 2).map_or(Dim::Unknown, |n| Dim::Known(n + window.begin[a] + window.end[a])));
+    let batch = x.shape().and_then(|s| s.0.first().cloned()).unwrap_or(Dim::Unknown);
+    let shape = [batch, Dim::Known(channels * taps)].into_iter().chain(rows).chain([Dim::Known(sizes.steps[last])]);
+    let shape = Some(Shape(shape.collect()));
+    x.builder().node("Conv", &[x, kernel], attributes, x.element_type(), shape)
+}
+
+fn by_rows<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
+    let (axes, grouped) = (window.kernel.len(), sizes.group > 1);
+    let outputs = sizes.outputs / sizes.group;
+    let mut columns = met_in_rows(x, window, sizes);
+    if axes == 2 {
+        columns = gathered(columns, 2, 0, window, sizes);
+    }
+    let columns = matrices(columns, sizes.channels * sizes.taps, sizes);
+    let product = columns.matmul(matrices(dy, outputs, sizes).matrix_transpose(3 + usize::from(grouped)));
+    // ([group,] channel, tap within its row, row of taps, output) of each sample; taps lie the other way round.
+    let taps: Vec<usize> = window.kernel.iter().rev().copied().collect();
+    let group = grouped.then_some(sizes.group);
+    let within: Vec<usize> = group.into_iter().chain([sizes.channels]).chain(taps).chain([outputs]).collect();
+    let split: Vec<_> = [Size::Of(x, 0)].into_iter().chain(within.iter().map(|n| Size::Is(*n))).collect();
+    let (g, taps) = (if grouped { "G" } else { "" }, letters('a', axes));
+    let turned: String = taps.chars().rev().collect();
+    let shape: Vec<usize> = group.into_iter().chain([outputs, sizes.channels]).chain(window.kernel.clone()).collect();
+    let equation = format!("N{g}C{turned}O->{g}OC{taps}");
+    einsum(&[product.reshape(&split)], &equation, &shape).reshape_like(w)
 }
 
 fn rows_with_rows<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
-    let by_channel = [1, 0, 2, 3];
-    let (steps, length) = (sizes.steps[1], row_length(sizes.steps[1], window));
-    // Channel, all rows of all samples, row.
-    let rows = |v: V<'b>, length: usize| v.reshape(&[Size::Is(sizes.group), Size::Rest, Size::Is(length)]);
-    let dy = rows(dy.transpose(&by_channel), steps);
-    let mut x = padded(x.transpose(&by_channel), window);
+    // (channel, row, sample, column): the rows of a channel lie together.
+    let by_channel = [1, 2, 0, 3];
+    let (steps, length, [taps_down, taps]) =
+        (sizes.steps[1], row_length(sizes.steps[1], window), [window.kernel[0], window.kernel[1]]);
+    let mut x = padded(x, window);
     if x.known_dim(3) != Some(length) {
         x = x.slice(&[(3, 0, length as i64, 1)]);
     }
-    let products: Vec<V<'b>> = met_by_taps(x, 2, 0..1, window, sizes)
-        .into_iter()
-        .map(|v| rows(v, length).matrix_transpose(3).matmul(dy))
-        .map(|v| v.reshape(&[sizes.group, 1, length * steps].map(Size::Is)))
-        .collect();
-    let mut diagonals = vec![0.0; length * steps * window.kernel[1]];
+    let rows = |v: V<'b>, taps: usize, length: usize| {
+        v.reshape(&[Size::Is(sizes.group), Size::Is(taps), Size::Rest, Size::Is(length)])
+    };
+    let x = rows(gathered(x.transpose(&by_channel), 1, 0, window, sizes), taps_down, length);
+    let dy = rows(dy.transpose(&by_channel), 1, steps).matrix_transpose(4);
+    let products = dy.matmul(x).reshape(&[sizes.group, taps_down, steps * length].map(Size::Is));
+    let mut diagonals = vec![0.0; steps * length * taps];
     for step in 0..steps {
-        for tap in 0..window.kernel[1] {
+        for tap in 0..taps {
             let met = step * window.strides[1] + tap * window.dilations[1];
-            diagonals[(met * steps + step) * window.kernel[1] + tap] = 1.0;
+            diagonals[(step * length + met) * taps + tap] = 1.0;
         }
     }
-    let diagonals = w.builder().floats(w.element_type(), &[length * steps, window.kernel[1]], &diagonals);
-    side_by_side(&products, 1).matmul(diagonals).reshape_like(w)
-}
-
-fn by_row<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Sizes) -> V<'b> {
-    let last = window.kernel.len() - 1;
-    let grouped = sizes.group > 1;
-    let first = 2 + usize::from(grouped);
-    let width = window.kernel[last] * sizes.channels;
-    let outputs = sizes.outputs / sizes.group;
-    let padded = padded(x, window);
-    let within = if grouped { in_groups(padded, sizes.group, sizes.channels) } else { padded };
-    let matrix = |v: V<'b>, rows: usize| {
-        let group = grouped.then_some(Size::Is(sizes.group));
-        let all = [Size::Of(x, 0)].into_iter().chain(group).chain([Size::Is(rows), Size::Is(sizes.positions)]);
-        v.reshape(&all.collect::<Vec<_>>())
-    };
-    let rows = matrix(dy, outputs).matrix_transpose(first + 1);
-    let within = side_by_side(&met_by_taps(within, first, last..last + 1, window, sizes), first - 1);
-    let met = met_by_taps(within, first, 0..last, window, sizes);
-    let products: Vec<V<'b>> = met.into_iter().map(|v| matrix(v, width).matmul(rows)).collect();
-    let product = side_by_side(&products, first - 1).sum(&[0], false);
-    let split = [sizes.group, sizes.taps, sizes.channels, outputs].map(Size::Is);
-    product.reshape(&split).transpose(&[0, 3, 2, 1]).reshape_like(w)
+    let diagonals = w.builder().floats(w.element_type(), &[steps * length, taps], &diagonals);
+    products.matmul(diagonals).reshape_like(w)
 }

@@ -44,11 +44,16 @@ impl Window {
 fn conv(r: &mut Draw, op: &str, most_axes: usize) -> Convolution {
     let axes = if r.once_in(2) { 2 } else { r.size(1, most_axes) };
     let mut window = Window::new(r, axes);
+    // A rule may choose otherwise where a kernel is long, where channels or samples are many.
+    if axes == 1 && r.once_in(3) {
+        window.kernel[0] = r.size(26, 30);
+    }
     let group = r.pick(&[1, 1, 2, 3]);
-    let (inputs, outputs) = (r.size(1, 2), r.size(1, 2));
+    let most = if axes < 3 && r.once_in(4) { 5 } else { 2 };
+    let (inputs, outputs) = (r.size(1, most), r.size(1, most));
     // Depthwise more often than by chance.
     let (inputs, outputs) = if group > 1 && r.once_in(2) { (1, 1) } else { (inputs, outputs) };
-    let batch = r.size(1, 2);
+    let batch = r.size(1, most);
     let automatic = r.pick(&[None, None, None, Some("NOTSET"), Some("VALID"), Some("SAME_UPPER"), Some("SAME_LOWER")]);
     let padded = matches!(automatic, None | Some("NOTSET"));
     if matches!(automatic, Some("SAME_UPPER" | "SAME_LOWER")) {
