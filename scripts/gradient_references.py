@@ -332,10 +332,23 @@ def convolution():
         conv((1, 2, 5, 6), (2, 2, 3, 2), auto_pad=auto_pad, strides=[2, 2])
     conv((1, 2, 3, 3, 4), (2, 2, 2, 2, 2), bias=True, pads=[0, 1, 0, 1, 0, 0])
     conv((1, 2, 4, 3, 4), (2, 1, 2, 2, 2), group=2, strides=[2, 1, 2], pads=[1, 0, 0, 0, 1, 0])
-    # Sizes for which the gradient of the weights takes other forms: by tap, joined columns, columns in groups.
+    # Sizes for which the gradient of the weights takes other forms.
     conv((1, 16, 16, 17), (1, 16, 2, 1), pads=[0, 0, 1, 0])
     conv((2, 2, 2, 3), (12, 2, 2, 3), pads=[1, 1, 0, 1])
     conv((2, 3, 2, 2), (9, 3, 1, 1))
+    conv((2, 5, 1, 1), (9, 5, 1, 1))
+    conv((2, 5, 3, 2), (9, 5, 1, 1), strides=[2, 2])
+    # Many samples, and kernels with an axis of 1.
+    conv((4, 4, 5, 5), (2, 4, 2, 2), pads=[1, 0, 0, 1])
+    conv((3, 4, 5, 4), (2, 4, 3, 1), strides=[2, 1], dilations=[1, 2])
+    conv((3, 4, 3, 5), (2, 4, 1, 3), pads=[1, 1, 0, 0])
+    conv((3, 4, 6), (2, 4, 3), pads=[1, 1])
+    conv((2, 1, 3, 3), (20, 1, 3, 3), pads=[0, 1, 1, 0])
+    conv((2, 8, 2, 2, 2), (4, 4, 2, 1, 2), group=2)
+    # Long kernels, few and many steps.
+    conv((1, 2, 32), (2, 2, 30))
+    conv((1, 4, 30), (4, 2, 27), group=2)
+    conv((1, 1, 60), (2, 1, 58), pads=[30, 30])
     conv((1, 2, 21, 20), (2, 1, 2, 2), group=2, pads=[1, 0, 0, 1])
     conv((1, 1, 12, 12), (2, 1, 3, 3), pads=[1, 1, 1, 1])
     conv((1, 2, 12, 10), (2, 1, 2, 3), group=2, pads=[1, 1, 0, 1])
@@ -344,6 +357,8 @@ def convolution():
     conv((1, 4, 11, 10), (2, 2, 1, 2), group=2)
     # Depthwise with long rows, and with dilations and steps that leave out the end.
     conv((2, 2, 3, 30), (2, 1, 2, 2), group=2, pads=[1, 0, 0, 1])
+    conv((1, 2, 2, 45), (2, 1, 2, 2), group=2, pads=[1, 0, 0, 1])
+    conv((1, 2, 12, 2), (2, 1, 12, 2), group=2, pads=[12, 0, 12, 1])
     conv((2, 2, 8, 7), (2, 1, 3, 2), group=2, strides=[2, 3], dilations=[2, 1], pads=[1, 0, 1, 1])
     conv((1, 3, 6, 7), (3, 1, 2, 3), group=3, strides=[1, 2], dilations=[3, 2], pads=[2, 1, 0, 2])
 

@@ -1,8 +1,7 @@
 //! How many nodes the gradients of well-known architectures take.
 //!
 //! `size.txt` holds the operators of each; `UPDATE_SIZES=1 cargo test -p dendrite-autodiff --test size` writes it anew. What
-//! grows there is to be looked at. The gradient of a convolution's weights takes more nodes than it could: a product for each
-//! place of the kernel is faster on a CPU than one convolution over transposed tensors.
+//! grows there is to be looked at.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

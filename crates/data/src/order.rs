@@ -27,7 +27,7 @@ enum Rows {
 }
 
 impl Order {
-    /// The rows 0 to `len`, shuffled. Up to 2^20 rows every order is equally likely; of more, one is drawn by a key of 256 bits.
+    /// The rows 0 to `len`, shuffled; the order of more than 2^20 is a permutation with keys that `rng` draws.
     pub fn shuffled(len: usize, rng: &mut ChaCha8Rng) -> Self {
         if len > LISTED {
             return Order { rows: Rows::Permuted(Permutation::new(len, rng)), start: 0, end: len };
@@ -51,6 +51,10 @@ impl Order {
     #[must_use]
     pub fn first(mut self, rows: usize) -> Self {
         self.end = self.start + rows.min(self.len());
+        if let Rows::Listed(rows) = &mut self.rows {
+            rows.truncate(self.end);
+            rows.shrink_to_fit();
+        }
         self
     }
 

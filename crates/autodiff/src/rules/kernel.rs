@@ -17,18 +17,18 @@
 //! | 16, 256-256, 14x14, 3x3 | 1.8 (4) | 1.1 (5) | 1.4 (8) |
 //! | 16, 512-512, 7x7, 3x3 | 1.5 (4) | 1.1 (5) | 1.5 (8) |
 //! | 16, 3-64, 112x112, 7x7 stride 2 | 1.5 (5) | 1.4 (5) | 1.1 (8) |
-//! | 16, 64-64 in 4 groups, 28x28, 3x3 | 3.2 (6) | 2.3 (7) | 1.6 (10) |
+//! | 16, 64-64 in 4 groups, 28x28, 3x3 | 3.2 (6) | 2.3 (7) | 1.6 (9) |
 //!
 //! Slicing what each tap meets from the image, as most write it, took 0.8 to 1.3 times as long as the faster of the two and
 //! 17 to 29 nodes. In samples inside, blocks of one element of all samples are copied, in by rows blocks of a row of the
-//! output: the longer of them is the better one.
+//! output: twice the first against the second decides.
 //!
 //! Pointwise, one product for each sample, or all samples in one product:
 //!
 //! | batch, channels, input | convolution | products | joined |
 //! |---|---|---|---|
-//! | 16, 64-256, 56x56 | 7.4 (4) | 1.0 (7) | 1.4 (6) |
-//! | 16, 320-1280, 7x7 | 2.2 (4) | 2.1 (7) | 0.9 (6) |
+//! | 16, 64-256, 56x56 | 7.4 (4) | 1.0 (6) | 1.4 (6) |
+//! | 16, 320-1280, 7x7 | 2.2 (4) | 2.1 (6) | 0.9 (6) |
 //!
 //! Depthwise, batch 8:
 //!
@@ -56,8 +56,12 @@ use crate::{
     expr::{Size, V},
 };
 
-/// Columns of what the taps meet are at most so many times as large as the image.
+/// Columns of what the taps meet are at most so many times as large as the padded image.
 const COLUMNS: usize = 25;
+/// Rows of the image that are copied for each row of taps are at most so many times as many as the image has.
+const COPIED_ROWS: usize = 8;
+/// A row of taps is at most so long where one-hot kernels, which hold its square for each channel, tell what it meets.
+const LONGEST_ROW: usize = 25;
 
 /// How the gradient of the weights is computed.
 enum Formulation {
@@ -100,6 +104,14 @@ impl Sizes {
         row_length(steps, window) <= times * window.kernel[1]
     }
 
+    /// Whether the rows that meet all rows of taps are few.
+    fn copies_few_rows(&self, window: &Window) -> bool {
+        match &self.image {
+            Some(image) => window.kernel[0] * self.steps[0] <= COPIED_ROWS * image[0],
+            None => window.kernel[0] <= COPIED_ROWS,
+        }
+    }
+
     /// Whether columns would be much larger than the image.
     fn columns_are_large(&self) -> bool {
         match &self.image {
@@ -138,16 +150,21 @@ fn choose(s: &Sizes, window: &Window) -> Formulation {
     let operands = s.positions * (s.outputs + s.taps * s.channels);
     let row = s.steps.last().copied().unwrap_or(1);
     let many_samples = s.channels >= 4 && s.batch.is_some_and(|batch| 2 * batch >= row);
+    let joined = product > operands || many_samples;
+    let long = window.kernel.last().is_some_and(|taps| *taps > LONGEST_ROW);
+    let rows_fit = s.wastes_at_most(20, window) && s.copies_few_rows(window);
     match () {
-        () if depthwise && s.group == s.outputs && s.wastes_at_most(20, window) => Formulation::RowsWithRows,
+        () if depthwise && s.group == s.outputs && rows_fit => Formulation::RowsWithRows,
         () if depthwise || s.columns_are_large() => Formulation::Convolution,
         // One product for each sample would be larger than what it is made of.
         () if s.taps == 1 && s.group == 1 && product > operands => Formulation::JoinedProducts,
         () if s.taps == 1 => Formulation::Products,
-        () if s.steps.len() > 2 && s.image.is_none() => Formulation::Convolution,
-        () if s.steps.len() > 2 => Formulation::SamplesInside,
-        () if s.group > 1 || s.image.is_none() => Formulation::ByRows,
-        () if product > operands || many_samples => Formulation::SamplesInside,
+        // Columns of volumes are larger than those of images, and so is the list of what the taps meet.
+        () if s.steps.len() > 2 && joined && s.taps <= COLUMNS && s.image.is_some() => Formulation::SamplesInside,
+        () if s.steps.len() > 2 => Formulation::Convolution,
+        () if long && s.image.is_some() => Formulation::SamplesInside,
+        () if long => Formulation::Convolution,
+        () if s.group == 1 && joined && s.image.is_some() => Formulation::SamplesInside,
         () => Formulation::ByRows,
     }
 }
@@ -278,22 +295,32 @@ fn samples_inside<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Si
     let group = grouped.then_some(sizes.group);
     // ([group,] channel, place, sample)
     let last: Vec<usize> = (1..axes + 2).chain([0]).collect();
-    let places = [Size::Is(sizes.channels), Size::Is(image.iter().product()), Size::Of(x, 0)];
-    let places: Vec<_> = group.map(Size::Is).into_iter().chain(places).collect();
+    // An axis of size 1 has no letter: the runtime would move it behind the others, and copy all columns for that.
+    let channels = (sizes.channels > 1).then_some(sizes.channels);
+    let turned: Vec<usize> = (0..axes).filter(|axis| window.kernel[*axis] > 1).collect();
+    let kernel: Vec<usize> = turned.iter().map(|axis| window.kernel[*axis]).collect();
+    let places = [Size::Is(image.iter().product()), Size::Of(x, 0)];
+    let places: Vec<_> = group.into_iter().chain(channels).map(Size::Is).chain(places).collect();
     let x = padded(x, window).transpose(&last).reshape(&places);
-    // (taps.., steps..)
+    // (taps.., steps..), the taps along axes of more than one
     let met: Vec<Vec<Vec<usize>>> = (0..axes).map(|axis| met(axis, window, sizes)).collect();
-    let mut index = Vec::with_capacity(sizes.taps * sizes.positions);
-    for tap in 0..sizes.taps {
-        let taps = digits(tap, &window.kernel);
-        for position in 0..sizes.positions {
-            let steps = digits(position, &sizes.steps);
-            let place = (0..axes).fold(0, |place, a| place * image[a] + met[a][taps[a]][steps[a]]);
-            index.push(place as i64);
+    let mut index = vec![0; 1];
+    // One axis after the other, the taps' before the steps'.
+    for (axis, of_axis) in met.iter().enumerate() {
+        let taps = window.kernel[..axis].iter().product::<usize>();
+        let steps = sizes.steps[..axis].iter().product::<usize>();
+        let mut longer = Vec::with_capacity(index.len() * of_axis.len() * sizes.steps[axis]);
+        for before in 0..taps {
+            for of_tap in of_axis {
+                for place in index.get(before * steps..(before + 1) * steps).unwrap_or_default() {
+                    longer.extend(of_tap.iter().map(|step| place * image[axis] as i64 + *step as i64));
+                }
+            }
         }
+        index = longer;
     }
-    let index = Tensor::from_i64(&[&window.kernel[..], &sizes.steps].concat(), &index);
-    let columns = x.gather(x.builder().constant(index), 1 + usize::from(grouped));
+    let index = Tensor::from_i64(&[&kernel[..], &sizes.steps].concat(), &index);
+    let columns = x.gather(x.builder().constant(index), group.into_iter().chain(channels).count());
     let outputs = sizes.outputs / sizes.group;
     let dy = if grouped {
         let steps = sizes.steps.iter().map(|n| Size::Is(*n));
@@ -302,20 +329,11 @@ fn samples_inside<'b>(x: V<'b>, dy: V<'b>, w: V<'b>, window: &Window, sizes: &Si
     } else {
         dy
     };
-    let (g, taps, steps) = (if grouped { "G" } else { "" }, letters('a', axes), letters('p', axes));
-    let equation = format!("{g}C{taps}{steps}N,N{g}O{steps}->{g}OC{taps}");
-    let shape: Vec<usize> = group.into_iter().chain([outputs, sizes.channels]).chain(window.kernel.clone()).collect();
+    let (g, c) = (if grouped { "G" } else { "" }, if channels.is_some() { "C" } else { "" });
+    let (taps, steps) = (letters('a', kernel.len()), letters('p', axes));
+    let equation = format!("{g}{c}{taps}{steps}N,N{g}O{steps}->{g}O{c}{taps}");
+    let shape: Vec<usize> = group.into_iter().chain([outputs]).chain(channels).chain(kernel).collect();
     einsum(&[columns, dy], &equation, &shape).reshape_like(w)
-}
-
-/// The place of element `number` along each axis, in row-major order.
-fn digits(mut number: usize, sizes: &[usize]) -> Vec<usize> {
-    let mut places = vec![0; sizes.len()];
-    for (place, size) in places.iter_mut().zip(sizes).rev() {
-        *place = number % size;
-        number /= size;
-    }
-    places
 }
 
 /// What the taps of a row meet along the last axis, beside its channel: (sample, channel and tap, padded rows.., step).

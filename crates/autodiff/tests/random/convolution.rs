@@ -44,12 +44,14 @@ impl Window {
 fn conv(r: &mut Draw, op: &str, most_axes: usize) -> Convolution {
     let axes = if r.once_in(2) { 2 } else { r.size(1, most_axes) };
     let mut window = Window::new(r, axes);
-    // A rule may choose otherwise where a kernel is long, where channels or samples are many.
-    if axes == 1 && r.once_in(3) {
-        window.kernel[0] = r.size(26, 30);
+    // A rule may choose otherwise where a kernel is long, where channels or samples are many. Of many elements some come too
+    // near the bend of an activation.
+    let long = axes == 1 && op == "Conv" && r.once_in(3);
+    if long {
+        window = Window { kernel: vec![r.size(26, 60)], strides: vec![1], dilations: vec![1] };
     }
     let group = r.pick(&[1, 1, 2, 3]);
-    let most = if axes < 3 && r.once_in(4) { 5 } else { 2 };
+    let most = if axes < 3 && op == "Conv" && r.once_in(4) { 5 } else { 2 };
     let (inputs, outputs) = (r.size(1, most), r.size(1, most));
     // Depthwise more often than by chance.
     let (inputs, outputs) = if group > 1 && r.once_in(2) { (1, 1) } else { (inputs, outputs) };
@@ -61,7 +63,7 @@ fn conv(r: &mut Draw, op: &str, most_axes: usize) -> Convolution {
         window.dilations.fill(1);
     }
     let pads = if padded && r.once_in(2) { r.sizes(2 * axes, 0, 2) } else { vec![0; 2 * axes] };
-    let room = if axes == 3 { 2 } else { 3 };
+    let room = if axes == 3 { 2 } else if long { 60 } else { 3 };
     let sizes: Vec<usize> = (0..axes)
         .map(|axis| window.extent(axis).saturating_sub(pads[axis] + pads[axis + axes]).max(1) + r.size(0, room))
         .collect();

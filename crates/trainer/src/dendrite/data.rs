@@ -166,7 +166,8 @@ impl<'a> Frozen<'a> {
             wanted.push(Wanted { site, ports, samples });
         }
         let order = if wanted.iter().any(|w| w.samples < samples.len()) {
-            Order::shuffled(samples.len(), &mut generator(options.seed, &[3, place[0], place[1]]))
+            let order = Order::shuffled(samples.len(), &mut generator(options.seed, &[3, place[0], place[1]]));
+            order.first(wanted.iter().map(|w| w.samples).max().unwrap_or(0))
         } else {
             Order::from(0..samples.len())
         };
