@@ -305,6 +305,7 @@ impl std::str::FromStr for Controls {
             "longer" => Ok(Control::Longer),
             "sham" => Ok(Control::Sham),
             "wider" => Ok(Control::Wider),
+            alone @ ("all" | "none") => Err(format!("'{alone}' stands alone, or name controls: longer, sham, wider")),
             other => Err(format!("'{other}' is no control; one of longer, sham, wider, all or none")),
         };
         match s {

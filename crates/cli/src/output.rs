@@ -163,6 +163,20 @@ impl Output {
     }
 }
 
+/// A score or a loss: four decimals, or as many digits as tell it where it is very small or large.
+pub(crate) fn in_digits(value: f64) -> String {
+    match value.abs() {
+        size if size != 0.0 && size < 1e-3 => format!("{value:.3e}"),
+        size if size >= 1e4 => format!("{value:.0}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// The change of a score.
+pub(crate) fn change(value: f64) -> String {
+    if value < 0.0 { in_digits(value) } else { format!("+{}", in_digits(value)) }
+}
+
 /// A number with its thousands apart.
 pub(crate) fn grouped(n: impl Into<u64>) -> String {
     let digits = n.into().to_string();

@@ -12,7 +12,7 @@ use dendrite_trainer::{
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::output::{Output, grouped};
+use crate::output::{Output, change, grouped, in_digits};
 
 /// How long a log says nothing of a phase that goes on.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -131,7 +131,10 @@ impl<'a> Progress<'a> {
                 }
                 let parameters = grouped(*parameters as u64);
                 let beside = beside(*val_metric, *val_loss);
-                self.say(format!("input: {parameters} parameters, validation {metric} {val_metric:.4}{beside}"));
+                self.say(format!(
+                    "input: {parameters} parameters, validation {metric} {}{beside}",
+                    in_digits(*val_metric)
+                ));
                 if let Some(share) =
                     most_frequent.filter(|share| self.label.is_empty() && hardly_better(*val_metric, *share))
                 {
@@ -156,7 +159,7 @@ impl<'a> Progress<'a> {
             }
             Event::Epoch { report, .. } => {
                 let loss = beside(report.val_metric, report.val_loss);
-                let result = format!("validation {:.4}{loss}, lr {:.1e}", report.val_metric, report.lr);
+                let result = format!("validation {}{loss}, lr {:.1e}", in_digits(report.val_metric), report.lr);
                 self.bar.set_position(report.epoch as u64);
                 self.tell(result.clone());
                 if let Some(text) = self.log.as_mut().and_then(|log| log.after(report.epoch, &result)) {
@@ -246,9 +249,10 @@ impl<'a> Progress<'a> {
                     if verdict.accepted { self.out.good_note("kept") } else { format!("not kept{}", why_not(verdict)) };
                 let kind = if *cycle == 0 { "finetune" } else { "neuron" };
                 self.say(format!(
-                    "{}: validation {val_metric:.4} ({:+.4}){}, {:+.1} standard errors: {decision}",
+                    "{}: validation {} ({}){}, {:+.1} standard errors: {decision}",
                     name(kind, *cycle, *attempt),
-                    verdict.metric_change,
+                    in_digits(*val_metric),
+                    change(verdict.metric_change),
                     beside(*val_metric, *val_loss),
                     verdict.t,
                 ));
@@ -319,7 +323,7 @@ impl Stands<'_> {
 
 /// The loss beside the metric, unless that is the loss itself.
 fn beside(metric: f64, loss: f64) -> String {
-    if metric == loss { String::new() } else { format!(", loss {loss:.4}") }
+    if metric == loss { String::new() } else { format!(", loss {}", in_digits(loss)) }
 }
 
 /// Why a cycle is not kept, in a few words.

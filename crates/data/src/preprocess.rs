@@ -184,6 +184,22 @@ impl PerChannel {
 }
 
 impl Preprocess {
+    /// The first option set that changes pixels, and so nothing where there is no image.
+    pub fn of_pixels(&self) -> Option<&'static str> {
+        let plain = Preprocess::default();
+        let set = [
+            ("resize", self.resize != plain.resize),
+            ("crop", self.crop.is_some()),
+            ("size", self.size.is_some()),
+            ("scale", self.scale.is_some()),
+            ("mean", self.mean.is_some()),
+            ("std", self.std.is_some()),
+            ("channels", self.channels.is_some()),
+            ("filter", self.filter != plain.filter),
+        ];
+        set.into_iter().find(|(_, set)| *set).map(|(option, _)| option)
+    }
+
     /// The kept share of a crop, checked.
     pub(crate) fn crop_fraction(&self) -> Result<f64> {
         let crop = self.crop.unwrap_or(1.0);

@@ -330,6 +330,11 @@ impl Samples {
         Tensor::new(slot.field.element_type, shape, bytes).map_err(|e| self.error(e.to_string(), "open it again"))
     }
 
+    /// Whether an input is made of images.
+    pub fn holds_images(&self) -> bool {
+        self.inner.fields.iter().any(|slot| !matches!(slot.source, Source::Array(_) | Source::Constant(_)))
+    }
+
     /// The samples `rows`, in this order; one may come several times.
     pub fn select(&self, rows: &[usize]) -> Result<Self> {
         if let Some(row) = rows.iter().find(|row| **row >= self.len()) {

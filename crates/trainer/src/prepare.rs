@@ -103,6 +103,15 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         return Err(val.error(reason, "give at least 10 samples to --val; 100 or more decide far better").into());
     }
     let data: Vec<&Samples> = [&train, &val].into_iter().chain(&test).collect();
+    if let Some(option) = options.preprocess.of_pixels().filter(|_| !data.iter().any(|samples| samples.holds_images()))
+    {
+        return Err(Error::Option {
+            reason: format!("preprocess.{option} is for images, and the data hold none: arrays are taken as they are"),
+            hint: "save arrays as the model takes them; where one holds pixels as uint8, name the input that takes it with \
+                   --set preprocess.input=NAME"
+                .to_owned(),
+        });
+    }
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
     let mut origin = Origin::new(run.model.bytes(), run.options, &plan_text, &data)?;
     if origin.data.first() == origin.data.get(1) {
@@ -111,6 +120,16 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
         return Err(val
             .error(reason, "give --val other samples, such as a tenth of the data taken out of --train")
             .into());
+    }
+    if let (Some(test), Some(of_test)) = (&test, origin.data.get(2)) {
+        for (decides, option) in origin.data.iter().zip(["--train", "--val"]) {
+            if decides == of_test {
+                let reason = format!("it holds the samples of {option}, whose scores say nothing of new data");
+                return Err(test
+                    .error(reason, "give --test samples that nothing was decided by, or leave it out")
+                    .into());
+            }
+        }
     }
     let trained = trained_names(&network, &Growth::default(), options)?;
     batch_norm::check(&network.graph, &trained, options)?;

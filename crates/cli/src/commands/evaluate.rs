@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     failure::{Failure, Outcome},
     growth::{Configuration, Machine, Scoring, count},
-    output::Output,
+    output::{Output, in_digits},
 };
 
 /// Samples a pass where a sample's values are not large.
@@ -89,7 +89,7 @@ fn evaluate(args: &Args, out: &Output) -> Result<Outcome, Failure> {
     }
     let table: Vec<Vec<String>> = rows
         .iter()
-        .map(|r| vec![r.name.to_owned(), format!("{:.4}", r.value), format!("{:.4} to {:.4}", r.low, r.high)])
+        .map(|r| vec![r.name.to_owned(), in_digits(r.value), format!("{} to {}", in_digits(r.low), in_digits(r.high))])
         .collect();
     out.table(&["metric", "value", "95 % interval"], &[1, 2], &table)?;
     out.note(format_args!("{} samples", samples.len()));

@@ -19,7 +19,7 @@ use dendrites::Plan;
 use crate::{
     failure::{Failure, Outcome},
     growth::{Configuration, Machine, Placement, Scoring, Training, check_home, read_text, shown},
-    output::{Output, grouped},
+    output::{Output, grouped, in_digits},
     parity,
     progress::Progress,
     toml_error,
@@ -163,15 +163,15 @@ fn report(grown: &Grown, file: &Path, out: &Output) -> Result<(), Failure> {
         return out.line(serde_json::to_string_pretty(summary).map_err(|e| Failure::new(e.to_string(), None))?);
     }
     let row = |name: &str, side: &Side| {
-        let score = |scores: Option<&dendrite_trainer::summary::Scores>| {
-            scores.and_then(|s| s.headline()).map_or("-".to_owned(), |(_, v)| format!("{v:.4}"))
+        let headline = |scores: Option<&dendrite_trainer::summary::Scores>| {
+            scores.and_then(|s| s.headline()).map_or("-".to_owned(), |(_, v)| in_digits(v))
         };
         vec![
             name.to_owned(),
             grouped(side.parameters as u64),
             side.macs.map_or("-".to_owned(), grouped),
-            score(Some(&side.val)),
-            score(side.test.as_ref()),
+            headline(Some(&side.val)),
+            headline(side.test.as_ref()),
         ]
     };
     let metric = summary.after.val.headline().map_or("score", |(name, _)| name);

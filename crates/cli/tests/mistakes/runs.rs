@@ -52,7 +52,7 @@ pub(crate) fn mistakes(scratch: &Path) -> Vec<Mistake> {
         resume("going on with another seed", " --seed 1"),
         resume("going on with other options", " --epochs 7"),
         resume("going on with other data", "").with("train.npz", classes(41)),
-        resume("going on with test data that were not there", " --test val.npz"),
+        resume("going on with test data that were not there", " --test test.npz").with("test.npz", classes(30)),
         resume("going on with another model", "")
             .with("model.onnx", edited(|m| m.producer_name = Some("another".to_owned()))),
         resume("going on with another plan", " --plan plan.toml")
