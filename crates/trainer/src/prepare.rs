@@ -114,22 +114,20 @@ pub(crate) fn prepare(run: &Run) -> Result<Fixed> {
     }
     let plan_text = written("plan.toml", toml::to_string(&plan))?;
     let mut origin = Origin::new(run.model.bytes(), run.options, &plan_text, &data)?;
-    if origin.data.first() == origin.data.get(1) {
-        // What learned the samples by heart would be kept, and the promise of a better model would be worth nothing.
-        let reason = "it holds the samples of --train, and decides nothing: what trains on them always gains on them";
-        return Err(val
-            .error(reason, "give --val other samples, such as a tenth of the data taken out of --train")
-            .into());
-    }
-    if let (Some(test), Some(of_test)) = (&test, origin.data.get(2)) {
-        for (decides, option) in origin.data.iter().zip(["--train", "--val"]) {
-            if decides == of_test {
-                let reason = format!("it holds the samples of {option}, whose scores say nothing of new data");
-                return Err(test
-                    .error(reason, "give --test samples that nothing was decided by, or leave it out")
-                    .into());
-            }
-        }
+    // What learned the samples by heart would be kept, and the promise of a better model would be worth nothing.
+    for (later, samples) in data.iter().enumerate().skip(1) {
+        let same = |earlier: &usize| origin.data.get(*earlier) == origin.data.get(later);
+        let Some(earlier) = (0..later).find(same) else { continue };
+        let (why, hint) = if later == 1 {
+            (
+                "and decides nothing: what trains on them always gains on them",
+                "give --val other samples, such as a tenth of the data taken out of --train",
+            )
+        } else {
+            ("whose scores say nothing of new data", "give --test samples that nothing was decided by, or leave it out")
+        };
+        let option = if earlier == 0 { "--train" } else { "--val" };
+        return Err(samples.error(format!("it holds the samples of {option}, {why}"), hint).into());
     }
     let trained = trained_names(&network, &Growth::default(), options)?;
     batch_norm::check(&network.graph, &trained, options)?;

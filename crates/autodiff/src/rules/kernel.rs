@@ -150,7 +150,8 @@ fn choose(s: &Sizes, window: &Window) -> Formulation {
     let operands = s.positions * (s.outputs + s.taps * s.channels);
     let row = s.steps.last().copied().unwrap_or(1);
     let many_samples = s.channels >= 4 && s.batch.is_some_and(|batch| 2 * batch >= row);
-    let joined = product > operands || many_samples;
+    let known = s.image.is_some();
+    let joined = known && (product > operands || many_samples);
     let long = window.kernel.last().is_some_and(|taps| *taps > LONGEST_ROW);
     let rows_fit = s.wastes_at_most(20, window) && s.copies_few_rows(window);
     match () {
@@ -160,11 +161,11 @@ fn choose(s: &Sizes, window: &Window) -> Formulation {
         () if s.taps == 1 && s.group == 1 && product > operands => Formulation::JoinedProducts,
         () if s.taps == 1 => Formulation::Products,
         // Columns of volumes are larger than those of images, and so is the list of what the taps meet.
-        () if s.steps.len() > 2 && joined && s.taps <= COLUMNS && s.image.is_some() => Formulation::SamplesInside,
+        () if s.steps.len() > 2 && joined && s.taps <= COLUMNS => Formulation::SamplesInside,
         () if s.steps.len() > 2 => Formulation::Convolution,
-        () if long && s.image.is_some() => Formulation::SamplesInside,
+        () if long && known => Formulation::SamplesInside,
         () if long => Formulation::Convolution,
-        () if s.group == 1 && joined && s.image.is_some() => Formulation::SamplesInside,
+        () if s.group == 1 && joined => Formulation::SamplesInside,
         () => Formulation::ByRows,
     }
 }
