@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// How images become a model's input.
 ///
 /// An image is decoded, brought to its channels, resized, and turned into numbers: value = (pixel * scale - mean) / std,
-/// where a pixel is 0 to 255. An orientation noted in a photograph's metadata is not applied.
+/// where a pixel is 0 to 255. A photograph is first turned as its metadata say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Preprocess {
